@@ -1,0 +1,79 @@
+# Postern: two commands for a fresh machine, `make demo` and `make test`; the rest are their parts.
+#
+#   make demo      install what is missing, build, build the guest image, play the story
+#   make test      install what tests need, run everything, end with one summary
+#   make build     the programs, in target/dist/bin
+#   make image     the guest image, in target/dist/image
+#   make bench     figures, as a table and as JSON
+#   make check     formatting, lints, tidy
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test build image bench check tools setup-build setup-demo setup-test install clean
+
+TRIPLE  := x86_64-unknown-linux-gnu
+RELEASE := target/$(TRIPLE)/release
+DIST    := target/dist
+VSOCK_VERSION := 0.3.0
+PROGRAMS := postern postern-host postern-simtee postern-image postern-agent
+PREFIX ?= /usr/local
+
+export POSTERN_DIST := $(CURDIR)/$(DIST)
+# Debug builds of dependencies carry no debug information: cold builds are paid at every change.
+export CARGO_TERM_PROGRESS_WHEN ?= never
+
+help:
+	@sed -n '3,8s/^# \{0,1\}//p' Makefile
+
+demo: setup-demo build image
+	@cargo build --quiet --release --package postern-tests --bin postern-demo
+	@$(RELEASE)/postern-demo
+
+test: setup-test build image
+	cargo xtask test
+
+build: setup-build tools
+	cargo build --release
+	@mkdir -p $(DIST)/bin
+	@for program in $(PROGRAMS); do \
+	  cmp -s $(RELEASE)/$$program $(DIST)/bin/$$program || cp $(RELEASE)/$$program $(DIST)/bin/$$program; \
+	done
+
+# The user-space vsock device for hosts without /dev/vhost-vsock.
+tools: setup-build
+	@if [ ! -x $(DIST)/bin/vhost-device-vsock ]; then \
+	  RUSTFLAGS= cargo install --quiet --locked --version $(VSOCK_VERSION) --root target/tools \
+	    --target-dir target/tools/build vhost-device-vsock; \
+	  mkdir -p $(DIST)/bin; cp target/tools/bin/vhost-device-vsock $(DIST)/bin/; rm -rf target/tools; \
+	fi
+
+image: build
+	@$(DIST)/bin/postern-image build --agent $(DIST)/bin/postern-agent --out $(DIST)/image
+
+bench: setup-test build image
+	@cargo build --quiet --release --package postern-tests --bin postern-bench
+	@$(RELEASE)/postern-bench
+
+check: setup-build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo xtask tidy
+
+install: build image
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/postern/image
+	install $(addprefix $(DIST)/bin/,$(PROGRAMS) vhost-device-vsock) $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(DIST)/image/* $(DESTDIR)$(PREFIX)/share/postern/image/
+
+setup-build:
+	@./setup.sh build
+
+setup-demo:
+	@./setup.sh build demo
+
+setup-test:
+	@./setup.sh build demo test
+
+clean:
+	rm -rf $(DIST)
+	cargo clean
