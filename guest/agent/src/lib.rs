@@ -1,1 +1,10 @@
-//! Placeholder.
+//! The guest agent: PID 1 of a confidential pod, or an ordinary process in namespaces of its own.
+//!
+//! Two endpoints, one pod behind them: [`host_api`] is the closed list of what the host may ask, [`owner_api`] is the
+//! owner's door inside the attested tunnel. Both go through `postern-policy` and hand a `Permit` to [`pod`].
+
+pub mod audit;
+pub mod config;
+pub mod host_api;
+pub mod init;
+pub mod pod;
