@@ -6,6 +6,7 @@
 
 pub mod convert;
 pub mod ttrpc;
+pub mod wire;
 
 /// `postern.v1`, generated from `proto/owner.proto`.
 #[allow(missing_debug_implementations, unreachable_pub, clippy::all)]

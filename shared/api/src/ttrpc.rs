@@ -5,7 +5,10 @@
 
 use prost::Message;
 
-use crate::host::{TtrpcRequest, TtrpcResponse, TtrpcStatus};
+use crate::{
+    host::{TtrpcRequest, TtrpcResponse, TtrpcStatus},
+    wire::{Fields, Malformed, Value},
+};
 
 pub const HEADER_LENGTH: usize = 10;
 /// Largest body: 4 MiB, as every ttRPC implementation has it.
@@ -55,6 +58,52 @@ impl Header {
     }
 }
 
+/// A request as it came in, borrowed. The payload is not decoded, metadata is skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Envelope<'a> {
+    pub service: &'a str,
+    pub method: &'a str,
+    pub payload: &'a [u8],
+    /// Zero or less: no deadline.
+    pub timeout_nano: i64,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads a whole request body.
+    ///
+    /// # Errors
+    /// The body is not a protobuf message, or a name in it is not UTF-8.
+    pub fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut envelope = Self::default();
+        for field in Fields::new(body) {
+            envelope.set(field?)?;
+        }
+        Ok(envelope)
+    }
+
+    /// Reads as much as stands in the beginning of a body: what follows the first field that is cut short is missing.
+    pub fn peek(beginning: &'a [u8]) -> Self {
+        let mut envelope = Self::default();
+        for field in Fields::new(beginning).map_while(Result::ok) {
+            if envelope.set(field).is_err() {
+                break;
+            }
+        }
+        envelope
+    }
+
+    fn set(&mut self, (number, value): (u32, Value<'a>)) -> Result<(), Malformed> {
+        match number {
+            1 => self.service = value.text()?,
+            2 => self.method = value.text()?,
+            3 => self.payload = value.bytes()?,
+            4 => self.timeout_nano = value.integer()?.cast_signed(),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
 /// A whole request frame.
 pub fn request_frame(
     stream: u32,
@@ -98,6 +147,8 @@ fn frame(stream: u32, kind: FrameKind, body: &impl Message) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -115,5 +166,41 @@ mod tests {
         let request = TtrpcRequest::decode(&frame[HEADER_LENGTH..]).unwrap();
         assert_eq!((request.service.as_str(), request.method.as_str()), ("grpc.Health", "Check"));
         assert_eq!(request.payload, [1, 2]);
+        let envelope = Envelope::decode(&frame[HEADER_LENGTH..]).unwrap();
+        let expected =
+            Envelope { service: "grpc.Health", method: "Check", payload: &[1, 2], timeout_nano: 5 };
+        assert_eq!(envelope, expected);
+    }
+
+    #[test]
+    fn the_beginning_of_a_large_request_names_its_method() {
+        let frame = request_frame(1, "grpc.AgentService", "CopyFile", vec![7; 1 << 20], 0);
+        let envelope = Envelope::peek(&frame[HEADER_LENGTH..4096]);
+        assert_eq!((envelope.service, envelope.method), ("grpc.AgentService", "CopyFile"));
+        assert!(Envelope::decode(&frame[HEADER_LENGTH..4096]).is_err());
+    }
+
+    #[test]
+    fn names_must_be_text() {
+        assert!(Envelope::decode(&[0x0a, 1, 0xff]).is_err());
+        assert!(Envelope::decode(&[0x08, 1]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(body in prop::collection::vec(any::<u8>(), 0..256)) {
+            let _ = Envelope::decode(&body);
+            let _ = Envelope::peek(&body);
+        }
+
+        #[test]
+        fn agrees_with_the_generated_decoder(body in prop::collection::vec(0u8..48, 0..24)) {
+            if let (Ok(ours), Ok(theirs)) = (Envelope::decode(&body), TtrpcRequest::decode(&body[..])) {
+                prop_assert_eq!(ours.service, theirs.service);
+                prop_assert_eq!(ours.method, theirs.method);
+                prop_assert_eq!(ours.payload, theirs.payload);
+                prop_assert_eq!(ours.timeout_nano, theirs.timeout_nano);
+            }
+        }
     }
 }
