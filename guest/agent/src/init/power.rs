@@ -1,0 +1,101 @@
+//! Ending the guest: on purpose, after a panic, and when booting takes longer than it may.
+
+use std::{
+    error::Error,
+    io, panic,
+    path::Path,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+use rustix::system::{RebootCommand, reboot};
+
+use super::{BootError, console};
+
+/// Ends the guest. As an ordinary process (never process 1) it only ends the process.
+pub fn poweroff() -> ! {
+    if std::process::id() != 1 {
+        std::process::exit(0);
+    }
+    console::phase("power off");
+    rustix::fs::sync();
+    // Without ACPI the kernel cannot switch the machine off and would halt for ever; there a reset ends it, because
+    // the VMM is started with -no-reboot.
+    let command = if Path::new("/sys/firmware/acpi/tables/FACP").exists() {
+        RebootCommand::PowerOff
+    } else {
+        RebootCommand::Restart
+    };
+    let _ = reboot(command);
+    // Process 1 that ends panics the kernel, which resets the machine (kernel.panic = -1).
+    std::process::exit(1);
+}
+
+/// Says on the console why the guest cannot boot, and ends it. A `BootError` holds names of ours and of devices only.
+pub fn fail(error: &BootError) -> ! {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    console::write_line(format_args!("postern: cannot boot: {text}\r\n"));
+    poweroff();
+}
+
+/// Makes a panic anywhere end the guest. The console gets the place and not the message, which may hold data.
+pub fn end_on_panic() {
+    static ENDING: AtomicBool = AtomicBool::new(false);
+    panic::set_hook(Box::new(|info| {
+        if ENDING.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        match info.location() {
+            Some(place) => console::write_line(format_args!(
+                "postern: internal error at {}:{}\r\n",
+                place.file(),
+                place.line()
+            )),
+            None => console::phase("internal error"),
+        }
+        poweroff();
+    }));
+}
+
+/// Ends the guest unless it is disarmed in time.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    state: Arc<(Mutex<bool>, Condvar)>,
+    thread: JoinHandle<()>,
+}
+
+impl Watchdog {
+    pub(super) fn arm(within: Duration) -> io::Result<Self> {
+        let state = Arc::new((Mutex::new(false), Condvar::new()));
+        let watched = Arc::clone(&state);
+        let thread = Builder::new().name("boot-watchdog".into()).stack_size(64 * 1024).spawn(move || {
+            let (disarmed, changed) = &*watched;
+            let disarmed = disarmed.lock().unwrap_or_else(PoisonError::into_inner);
+            let (disarmed, _) = changed
+                .wait_timeout_while(disarmed, within, |disarmed| !*disarmed)
+                .unwrap_or_else(PoisonError::into_inner);
+            if !*disarmed {
+                console::phase("booting took too long");
+                poweroff();
+            }
+        })?;
+        Ok(Self { state, thread })
+    }
+
+    /// Returns when its thread is gone: what comes next may fork.
+    pub(super) fn disarm(self) {
+        *self.state.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.state.1.notify_all();
+        let _ = self.thread.join();
+    }
+}
