@@ -1,0 +1,261 @@
+//! One launch, from which both QEMU's arguments and the expected measurement are rendered; nothing else computes either.
+
+use std::{
+    net::SocketAddrV4,
+    path::{Path, PathBuf},
+};
+
+use postern_model::Measurement;
+
+use crate::{
+    image::ImageManifest,
+    measure::{MeasuredLaunch, launch_digest},
+    shape::{Accelerator, Machine, PodShape, TeePlatform},
+};
+
+/// vsock port of the guest's host endpoint.
+pub const AGENT_VSOCK_PORT: u32 = 1024;
+/// TCP port of the guest's owner endpoint.
+pub const OWNER_TCP_PORT: u16 = 50090;
+/// The guest's address in QEMU's user network.
+pub const GUEST_ADDRESS: &str = "10.0.2.15";
+/// The guest's only network card.
+pub const GUEST_MAC: &str = "52:54:00:70:6f:64";
+
+/// A launch that cannot be rendered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    #[error(
+        "a microvm under TCG needs the frequency of the host's time stamp counter: its guest would hang without"
+    )]
+    TscFrequency,
+    #[error("path {0:?} is not UTF-8, which QEMU's arguments have to be here")]
+    Path(PathBuf),
+}
+
+/// How the guest reaches its host over vsock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Vsock {
+    /// A vhost-user device served by a program on this socket.
+    VhostUser { socket: PathBuf },
+    /// The kernel's vhost-vsock with this context id.
+    Kernel { cid: u32 },
+}
+
+/// How the guest reaches the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// QEMU's user network, with the owner endpoint forwarded from `listen`; port 0 is any free one.
+    User { listen: SocketAddrV4 },
+}
+
+/// What a launch is connected to on this host. None of it is measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wiring {
+    pub qmp_socket: PathBuf,
+    /// A block device's contents with init data, attached read-only.
+    pub init_data_device: PathBuf,
+    pub vsock: Vsock,
+    pub network: Network,
+}
+
+/// A VM to be launched. The guest's serial console is QEMU's standard output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchSpec {
+    kernel: String,
+    initramfs: String,
+    cmdline: String,
+    shape: PodShape,
+    measurement: Measurement,
+    qmp_socket: String,
+    init_data_device: String,
+    vsock: RenderedVsock,
+    network: Network,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum RenderedVsock {
+    VhostUser { socket: String },
+    Kernel { cid: u32 },
+}
+
+impl LaunchSpec {
+    pub fn new(
+        image: &ImageManifest,
+        image_dir: &Path,
+        shape: &PodShape,
+        wiring: Wiring,
+    ) -> Result<Self, SpecError> {
+        if (shape.machine, shape.accelerator, shape.tsc_khz) == (Machine::Microvm, Accelerator::Tcg, None) {
+            return Err(SpecError::TscFrequency);
+        }
+        Ok(Self {
+            kernel: text(image_dir.join(&image.kernel.file))?,
+            initramfs: text(image_dir.join(&image.initramfs.file))?,
+            cmdline: cmdline(image, shape),
+            shape: *shape,
+            measurement: expected_measurement(image, shape),
+            qmp_socket: text(wiring.qmp_socket)?,
+            init_data_device: text(wiring.init_data_device)?,
+            vsock: match wiring.vsock {
+                Vsock::VhostUser { socket } => RenderedVsock::VhostUser { socket: text(socket)? },
+                Vsock::Kernel { cid } => RenderedVsock::Kernel { cid },
+            },
+            network: wiring.network,
+        })
+    }
+
+    /// The whole kernel command line.
+    pub fn cmdline(&self) -> &str {
+        &self.cmdline
+    }
+
+    pub fn expected_measurement(&self) -> Measurement {
+        self.measurement
+    }
+
+    /// QEMU's arguments, without the program's name.
+    pub fn qemu_args(&self) -> Vec<String> {
+        let mut args = Args(Vec::new());
+        for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+            args.0.push(flag.to_owned());
+        }
+        args.option("-display", "none");
+        args.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        args.option(
+            "-machine",
+            format!("{},accel={},memory-backend=mem0", self.machine(), self.shape.accelerator),
+        );
+        args.option("-cpu", cpu_model(&self.shape));
+        args.option("-smp", self.shape.cpus.to_string());
+        args.option("-m", format!("{}M", self.shape.memory_mib));
+        // Shared, because a vhost-user device reads and writes the guest's memory from another process.
+        args.option(
+            "-object",
+            format!("memory-backend-memfd,id=mem0,size={}M,share=on", self.shape.memory_mib),
+        );
+        args.option("-kernel", &self.kernel);
+        args.option("-initrd", &self.initramfs);
+        args.option("-append", &self.cmdline);
+        args.option("-chardev", "stdio,id=console,signal=off");
+        args.option("-serial", "chardev:console");
+        args.option(
+            "-chardev",
+            format!("socket,id=qmp,server=on,wait=off,path={}", escaped(&self.qmp_socket)),
+        );
+        args.option("-mon", "chardev=qmp,mode=control");
+        self.init_data(&mut args);
+        self.vsock(&mut args);
+        self.network(&mut args);
+        args.0
+    }
+
+    fn machine(&self) -> &'static str {
+        match self.shape.machine {
+            // No legacy timers or interrupt controller: their emulation is what boots slowly. The command line is what
+            // is measured, so QEMU must not add to it.
+            Machine::Microvm => "microvm,acpi=on,rtc=on,pit=off,pic=off,auto-kernel-cmdline=off",
+            Machine::Q35 => "q35,i8042=off,sata=off,smbus=off,usb=off,vmport=off",
+        }
+    }
+
+    /// Name of a virtio device on this machine's bus.
+    fn device(&self, name: &str) -> String {
+        match self.shape.machine {
+            Machine::Microvm => format!("{name}-device"),
+            Machine::Q35 => format!("{name}-pci"),
+        }
+    }
+
+    fn init_data(&self, args: &mut Args) {
+        let file = escaped(&self.init_data_device);
+        args.option(
+            "-blockdev",
+            format!("driver=file,node-name=initdata-file,read-only=on,locking=off,filename={file}"),
+        );
+        args.option("-blockdev", "driver=raw,node-name=initdata,read-only=on,file=initdata-file");
+        args.option("-device", format!("{},drive=initdata,serial=initdata", self.device("virtio-blk")));
+    }
+
+    fn vsock(&self, args: &mut Args) {
+        match &self.vsock {
+            RenderedVsock::VhostUser { socket } => {
+                args.option("-chardev", format!("socket,id=vsock,path={}", escaped(socket)));
+                args.option("-device", format!("{},chardev=vsock", self.device("vhost-user-vsock")));
+            }
+            RenderedVsock::Kernel { cid } => {
+                args.option("-device", format!("{},guest-cid={cid}", self.device("vhost-vsock")));
+            }
+        }
+    }
+
+    fn network(&self, args: &mut Args) {
+        let Network::User { listen } = self.network;
+        args.option(
+            "-netdev",
+            format!("user,id=net0,ipv6=off,hostfwd=tcp:{}:{}-:{OWNER_TCP_PORT}", listen.ip(), listen.port()),
+        );
+        // No option ROM: nothing boots from the network.
+        let rom = match self.shape.machine {
+            Machine::Microvm => "",
+            Machine::Q35 => ",romfile=",
+        };
+        args.option("-device", format!("{},netdev=net0,mac={GUEST_MAC}{rom}", self.device("virtio-net")));
+    }
+}
+
+/// The measurement of a pod of this shape from this image: the reference value of whoever verifies it.
+pub fn expected_measurement(image: &ImageManifest, shape: &PodShape) -> Measurement {
+    launch_digest(&MeasuredLaunch {
+        kernel: image.kernel.sha256,
+        initramfs: image.initramfs.sha256,
+        cmdline: cmdline(image, shape),
+        cpu_model: cpu_model(shape).to_owned(),
+        vcpus: shape.cpus.value(),
+        machine: shape.machine.as_str().to_owned(),
+    })
+}
+
+fn cpu_model(shape: &PodShape) -> &'static str {
+    match shape.accelerator {
+        Accelerator::Tcg => "max",
+        Accelerator::Kvm => "host",
+    }
+}
+
+fn cmdline(image: &ImageManifest, shape: &PodShape) -> String {
+    let mut cmdline = image.cmdline.trim().to_owned();
+    let mut add = |word: &str| {
+        if !cmdline.is_empty() {
+            cmdline.push(' ');
+        }
+        cmdline.push_str(word);
+    };
+    if let (Accelerator::Tcg, Some(khz)) = (shape.accelerator, shape.tsc_khz) {
+        add(&format!("tsc_early_khz={khz}"));
+        // Or the clock watchdog demotes the counter when the host is busy.
+        add("tsc=reliable no_timer_check");
+    }
+    match shape.tee {
+        TeePlatform::Simulated => add("postern.tee=simulated"),
+    }
+    cmdline
+}
+
+fn text(path: PathBuf) -> Result<String, SpecError> {
+    path.into_os_string().into_string().map_err(|path| SpecError::Path(path.into()))
+}
+
+/// A value inside a QEMU option list, where a comma is written twice.
+fn escaped(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+struct Args(Vec<String>);
+
+impl Args {
+    fn option(&mut self, name: &str, value: impl AsRef<str>) {
+        self.0.push(name.to_owned());
+        self.0.push(value.as_ref().to_owned());
+    }
+}
