@@ -1,0 +1,1 @@
+//! Verification against the simulated platform and recorded evidence.
