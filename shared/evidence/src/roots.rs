@@ -131,7 +131,7 @@ impl TrustedRoot {
 /// A set of roots. Clones share what they remember of verified signatures.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedRoots {
-    roots: Vec<TrustedRoot>,
+    roots: Arc<Vec<TrustedRoot>>,
     pub(crate) memo: Arc<SignatureMemo>,
 }
 
@@ -150,13 +150,13 @@ impl TrustedRoots {
                 TrustedRoot::new((*name).into(), RootKind::Amd, ark, Some(ask)).ok()
             })
             .collect();
-        Self { roots, memo: Arc::default() }
+        Self { roots: Arc::new(roots), memo: Arc::default() }
     }
 
     /// The same set and one root more.
     #[must_use]
     pub fn with(mut self, root: TrustedRoot) -> Self {
-        self.roots.push(root);
+        Arc::make_mut(&mut self.roots).push(root);
         self
     }
 
