@@ -19,7 +19,8 @@ pub use self::{
     netlink::Netlink,
     recorder::Recorder,
     values::{
-        HardwareAddress, InterfaceAddress, InterfaceConfig, InterfaceName, Mtu, NetworkValueError, Route,
+        HardwareAddress, InterfaceAddress, InterfaceConfig, InterfaceName, Mtu, Neighbor, NetworkValueError,
+        Route,
     },
 };
 
@@ -39,6 +40,9 @@ pub trait NetworkConfigurator: Send + Sync + Debug {
 
     /// Replaces the routes of the main table (but for those the kernel made) by these.
     fn update_routes(&self, routes: Vec<Route>) -> BoxFuture<'_, Result<Vec<Route>, NetworkError>>;
+
+    /// Adds permanent neighbours, or replaces those of the same address.
+    fn add_neighbors(&self, neighbors: Vec<Neighbor>) -> BoxFuture<'_, Result<(), NetworkError>>;
 
     /// Every interface but the loopback one.
     fn interfaces(&self) -> BoxFuture<'_, Result<Vec<InterfaceConfig>, NetworkError>>;

@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     HardwareAddress, InterfaceAddress, InterfaceConfig, InterfaceName, MAX_ADDRESSES, MAX_ROUTES, Mtu,
-    NetworkConfigurator, NetworkError, Route,
+    Neighbor, NetworkConfigurator, NetworkError, Route,
 };
 
 /// Netlink answers within microseconds; a kernel that does not within this is not going to.
@@ -141,6 +141,25 @@ impl Netlink {
         Ok(routes)
     }
 
+    async fn set_neighbors(&self, neighbors: Vec<Neighbor>) -> Result<(), NetworkError> {
+        let connection = self.lock().await?;
+        let links = connection.links().await?;
+        for neighbor in neighbors {
+            let link = links
+                .iter()
+                .find(|link| link.name == neighbor.interface.as_str())
+                .ok_or_else(|| NetworkError::NoSuchInterface(neighbor.interface.clone()))?;
+            let add = connection
+                .handle
+                .neighbours()
+                .add(link.index, neighbor.address)
+                .link_layer_address(neighbor.hardware_address.as_bytes())
+                .replace();
+            ask("adding a neighbour", add.execute()).await?;
+        }
+        Ok(())
+    }
+
     async fn list_routes(&self) -> Result<Vec<Route>, NetworkError> {
         let connection = self.lock().await?;
         let names: HashMap<u32, InterfaceName> = connection
@@ -163,6 +182,10 @@ impl NetworkConfigurator for Netlink {
 
     fn update_routes(&self, routes: Vec<Route>) -> BoxFuture<'_, Result<Vec<Route>, NetworkError>> {
         self.set_routes(routes).boxed()
+    }
+
+    fn add_neighbors(&self, neighbors: Vec<Neighbor>) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.set_neighbors(neighbors).boxed()
     }
 
     fn interfaces(&self) -> BoxFuture<'_, Result<Vec<InterfaceConfig>, NetworkError>> {

@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
-    InterfaceConfig, MAX_ADDRESSES, MAX_INTERFACES, MAX_ROUTES, NetworkConfigurator, NetworkError, Route,
+    InterfaceConfig, MAX_ADDRESSES, MAX_INTERFACES, MAX_ROUTES, Neighbor, NetworkConfigurator, NetworkError,
+    Route,
 };
 
 #[derive(Debug, Default)]
@@ -70,6 +71,14 @@ impl NetworkConfigurator for Recorder {
 
     fn update_routes(&self, routes: Vec<Route>) -> BoxFuture<'_, Result<Vec<Route>, NetworkError>> {
         std::future::ready(self.record_routes(routes)).boxed()
+    }
+
+    fn add_neighbors(&self, neighbors: Vec<Neighbor>) -> BoxFuture<'_, Result<(), NetworkError>> {
+        let network = self.network();
+        let unknown =
+            neighbors.iter().find(|n| !network.interfaces.iter().any(|i| i.name == n.interface)).cloned();
+        let outcome = unknown.map_or(Ok(()), |n| Err(NetworkError::NoSuchInterface(n.interface)));
+        std::future::ready(outcome).boxed()
     }
 
     fn interfaces(&self) -> BoxFuture<'_, Result<Vec<InterfaceConfig>, NetworkError>> {

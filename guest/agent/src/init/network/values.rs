@@ -84,6 +84,11 @@ impl HardwareAddress {
         }
         Ok(Self(bytes))
     }
+
+    /// The six bytes in the order they are sent.
+    pub fn as_bytes(&self) -> &[u8; 6] {
+        &self.0
+    }
 }
 
 impl FromStr for HardwareAddress {
@@ -259,6 +264,14 @@ impl Route {
         // `new` refuses a route without a destination and without a gateway, and one of two families.
         self.destination.map(|(address, _)| address).or(self.gateway).is_none_or(|a| a.is_ipv4())
     }
+}
+
+/// A permanent neighbour: who has `address` on the link of `interface`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbor {
+    pub interface: InterfaceName,
+    pub address: IpAddr,
+    pub hardware_address: HardwareAddress,
 }
 
 fn parse_address(text: &str) -> Result<IpAddr, NetworkValueError> {
