@@ -1,0 +1,230 @@
+//! The commands of `postern-image` and what each does.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use postern_builder::{
+    build::{self, AGENT_BUDGET, Agent, Image},
+    kernel::{Kernel, KernelPackages, cache_directory},
+    lock::Lock,
+};
+
+use crate::report::{self, Report};
+
+/// `verify`: the image is not what its manifest says.
+const NOT_INTACT: u8 = 3;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "postern-image",
+    version,
+    about = "Build the image a pod boots from: kernel, initramfs, image.json"
+)]
+#[command(after_help = "\
+Examples:
+  postern-image build --agent target/release/postern-agent --out image
+  postern-image build --agent postern-agent --out image --lock known-good/image.lock
+  postern-image build --agent postern-agent --out image --kernel vmlinux      (everything built in)
+  postern-image verify image
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 the image is not what its manifest says")]
+pub(crate) struct Arguments {
+    /// How to print the result
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build an image; does nothing when the one there was built from the same inputs
+    Build(Build),
+    /// The kernels that images are built with
+    #[command(subcommand)]
+    Kernel(KernelCommand),
+    /// Show an image: its files, its inputs and what is in the initramfs
+    Inspect { directory: PathBuf },
+    /// Check every file of an image against its digest
+    Verify { directory: PathBuf },
+    /// Print a completion script for a shell
+    Completion { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+struct Build {
+    /// The agent: a static x86-64 program
+    #[arg(long, value_name = "FILE")]
+    agent: PathBuf,
+    /// Directory for the image; made when it is not there
+    #[arg(long, value_name = "DIRECTORY")]
+    out: PathBuf,
+    /// Build even if the image is up to date
+    #[arg(long)]
+    rebuild: bool,
+    #[command(flatten)]
+    kernel: KernelSource,
+}
+
+#[derive(Debug, Args)]
+struct KernelSource {
+    /// A kernel (bzImage or vmlinux) instead of the distribution's
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["package", "lock"])]
+    kernel: Option<PathBuf>,
+    /// The kernel's lib/modules/RELEASE; leave out when it has everything built in
+    #[arg(long, value_name = "DIRECTORY", requires = "kernel")]
+    modules: Option<PathBuf>,
+    /// A kernel package instead of the distribution's for virtual machines
+    #[arg(long, value_name = "NAME", conflicts_with = "lock")]
+    package: Option<String>,
+    /// Use exactly the kernel packages that this image.lock names
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum KernelCommand {
+    /// Download the distribution's kernel package and unpack the kernel and its modules
+    Fetch {
+        /// Directory for vmlinuz and modules/; made when it is not there
+        #[arg(long, value_name = "DIRECTORY")]
+        out: PathBuf,
+        /// A kernel package instead of the distribution's for virtual machines
+        #[arg(long, value_name = "NAME")]
+        package: Option<String>,
+    },
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let report = match &self.command {
+            Command::Build(build) => build.run()?,
+            Command::Kernel(KernelCommand::Fetch { out, package }) => fetch(out, package.as_deref())?,
+            Command::Inspect { directory } => {
+                let image = Image::load(directory).with_context(|| not_an_image(directory))?;
+                report::inspect(directory, &image)?
+            }
+            Command::Verify { directory } => match Image::load(directory) {
+                Ok(image) => report::image("intact", directory, &image),
+                Err(error) => {
+                    eprintln!("postern-image: {}: {:#}", directory.display(), anyhow::Error::from(error));
+                    return Ok(ExitCode::from(NOT_INTACT));
+                }
+            },
+            Command::Completion { shell } => {
+                clap_complete::generate(*shell, &mut Self::command(), "postern-image", &mut io::stdout());
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
+        print(&report, self.output)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print(report: &Report, output: Output) -> anyhow::Result<()> {
+    use io::Write;
+    let text = match output {
+        Output::Text => report.text.clone(),
+        Output::Json => serde_json::to_string_pretty(&report.json)? + "\n",
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("writing the result"),
+    }
+}
+
+fn not_an_image(directory: &Path) -> String {
+    format!("{} is not a usable image; build one with `postern-image build`", directory.display())
+}
+
+impl Build {
+    fn run(&self) -> anyhow::Result<Report> {
+        let agent = Agent::read(&self.agent)?;
+        self.warn(&agent);
+        if let Some(file) = &self.kernel.kernel {
+            let kernel = Kernel::from_files(file, self.kernel.modules.as_deref())?;
+            let image = build::build(&agent, &kernel, &self.out)?;
+            return Ok(report::image("built", &self.out, &image));
+        }
+        let packages = match &self.kernel.lock {
+            Some(lock) => {
+                let lock = Lock::read(lock)?;
+                anyhow::ensure!(
+                    !lock.kernel.packages.is_empty(),
+                    "the lock names no kernel packages: its image was built with --kernel"
+                );
+                KernelPackages::locked(&lock.kernel.packages)
+            }
+            None => KernelPackages::resolve(self.kernel.package.as_deref())?,
+        };
+        if !self.rebuild
+            && let Some(image) = Image::up_to_date(&self.out, &agent, packages.packages())
+        {
+            return Ok(report::image("up to date", &self.out, &image));
+        }
+        let kernel = obtain(&packages)?;
+        let image = build::build(&agent, &kernel, &self.out)?;
+        Ok(report::image("built", &self.out, &image))
+    }
+
+    fn warn(&self, agent: &Agent) {
+        let (path, size) = (self.agent.display(), agent.input().size);
+        if agent.has_symbols() {
+            eprintln!("postern-image: warning: {path} is not stripped; the guest would carry its symbols");
+        }
+        if size > AGENT_BUDGET {
+            eprintln!(
+                "postern-image: warning: {path} has {size} bytes, more than its budget of {AGENT_BUDGET}"
+            );
+        }
+    }
+}
+
+fn obtain(packages: &KernelPackages) -> anyhow::Result<Kernel> {
+    for package in packages.packages() {
+        eprintln!("kernel package {} {}", package.name, package.version);
+    }
+    Ok(packages.fetch(&cache_directory()?)?)
+}
+
+fn fetch(out: &Path, package: Option<&str>) -> anyhow::Result<Report> {
+    let kernel = obtain(&KernelPackages::resolve(package)?)?;
+    fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
+    let image = out.join("vmlinuz");
+    fs::write(&image, &kernel.image).with_context(|| format!("writing {}", image.display()))?;
+    let modules = out.join("modules");
+    if let Some(from) = &kernel.modules {
+        copy_tree(from, &modules)?;
+    }
+    Ok(report::kernel(&kernel, &image, &modules))
+}
+
+fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let mut pending = vec![(from.to_path_buf(), to.to_path_buf())];
+    while let Some((from, to)) = pending.pop() {
+        fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
+        for entry in fs::read_dir(&from).with_context(|| format!("listing {}", from.display()))? {
+            let entry = entry.with_context(|| format!("listing {}", from.display()))?;
+            let target = to.join(entry.file_name());
+            let kind = entry.file_type().with_context(|| format!("reading {}", entry.path().display()))?;
+            if kind.is_dir() {
+                pending.push((entry.path(), target));
+            } else if kind.is_file() {
+                fs::copy(entry.path(), &target).with_context(|| format!("writing {}", target.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
