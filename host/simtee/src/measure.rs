@@ -11,6 +11,8 @@ use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use postern_launch::{
@@ -22,6 +24,10 @@ use postern_model::{Measurement, Sha256};
 
 /// Longest command line that is read. Linux' own limit for one argument is 128 KiB.
 const MAX_COMMAND_LINE: u64 = 1024 * 1024;
+
+/// The kernel shows a new program's arguments a moment after it has started it.
+const EXEC_DEADLINE: Duration = Duration::from_secs(1);
+const EXEC_PAUSE: Duration = Duration::from_millis(2);
 
 /// Why a process could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +56,20 @@ fn measure_arguments(pid: u32, arguments: &[String]) -> Result<Measurement, Meas
     Ok(launch_digest(&launched.measured(kernel, initramfs)))
 }
 
-/// Arguments of a process, the program's name left out.
+/// Arguments of a process, the program's name left out. A process that was started this moment has none yet.
 fn arguments(pid: u32) -> Result<Vec<String>, MeasureError> {
+    let end = Instant::now() + EXEC_DEADLINE;
+    loop {
+        match command_line(pid)? {
+            Some(line) => return Ok(line.split('\0').skip(1).map(str::to_owned).collect()),
+            None if Instant::now() >= end => return Err(MeasureError::Ended { pid }),
+            None => thread::sleep(EXEC_PAUSE),
+        }
+    }
+}
+
+/// The command line without its last NUL; none before the end of `execve`, and after the end of the process.
+fn command_line(pid: u32) -> Result<Option<String>, MeasureError> {
     let mut line = Vec::new();
     fs::File::open(format!("/proc/{pid}/cmdline"))
         .and_then(|file| file.take(MAX_COMMAND_LINE + 1).read_to_end(&mut line))
@@ -60,8 +78,7 @@ fn arguments(pid: u32) -> Result<Vec<String>, MeasureError> {
         return Err(MeasureError::CommandLine { pid });
     }
     let line = String::from_utf8(line).map_err(|_| MeasureError::CommandLine { pid })?;
-    let Some(line) = line.strip_suffix('\0') else { return Err(MeasureError::Ended { pid }) };
-    Ok(line.split('\0').skip(1).map(str::to_owned).collect())
+    Ok(line.strip_suffix('\0').map(str::to_owned))
 }
 
 fn digest_as_seen(pid: u32, path: &Path) -> Result<Sha256, MeasureError> {

@@ -13,6 +13,8 @@ use sev::{firmware::guest::AttestationReport, firmware::host::TcbVersion as Wire
 pub const REPORT_LENGTH: usize = 1184;
 /// Length of the part of a report that the signature covers.
 pub const SIGNED_LENGTH: usize = 0x2a0;
+/// End of the signature's two scalars, 72 bytes each; the rest is reserved.
+const SIGNATURE_END: usize = SIGNED_LENGTH + 144;
 /// `SIGNATURE_ALGO` of ECDSA P-384 with SHA-384 (table "Signature Algorithm Encodings").
 const ECDSA_P384_SHA384: u32 = 1;
 /// Report versions whose layout is known.
@@ -29,7 +31,7 @@ pub enum SnpError {
     Layout(#[source] std::io::Error),
     #[error("SNP report names signature algorithm {0}; only ECDSA P-384 with SHA-384 (1) exists")]
     Algorithm(u32),
-    #[error("signature of the SNP report has bytes beyond the 48 of a P-384 scalar")]
+    #[error("signature of the SNP report has bytes beyond those of two P-384 scalars")]
     Signature,
 }
 
@@ -181,6 +183,10 @@ pub fn parse(bytes: &[u8]) -> Result<SnpReport, SnpError> {
     let wire = AttestationReport::from_bytes(bytes).map_err(SnpError::Layout)?;
     if wire.sig_algo != ECDSA_P384_SHA384 {
         return Err(SnpError::Algorithm(wire.sig_algo));
+    }
+    // Not signed, so nothing but zero may stand there: one report has one form.
+    if bytes[SIGNATURE_END..].iter().any(|&byte| byte != 0) {
+        return Err(SnpError::Signature);
     }
     let mut signature = [0; 96];
     for (out, scalar) in signature.chunks_exact_mut(48).zip([wire.signature.r(), wire.signature.s()]) {

@@ -23,6 +23,9 @@ mod provider;
 pub mod server;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use client::{Attested, ClientStream, ConnectError, Expectation, ExpectedInstance, connect};
 pub use guest::{GuestIdentity, GuestIdentityError};
 pub use identity::{ClientIdentity, IdentityError, OwnerCa, Validity};
