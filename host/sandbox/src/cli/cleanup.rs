@@ -1,0 +1,30 @@
+//! `cleanup`: remove what crashed supervisors have left behind.
+
+use clap::Args;
+use postern_sandbox::{Home, state::PodStatus};
+
+use super::{Failure, Output, print, print_json};
+
+/// Remove what is left of pods whose supervisor has crashed
+#[derive(Debug, Args)]
+#[command(after_help = "Running pods, and ended ones that `rm` has not removed, are left alone.")]
+pub(super) struct Arguments {
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub(super) fn run(home: &Home, arguments: &Arguments) -> Result<(), Failure> {
+    let mut removed = Vec::new();
+    for pod in home.list()? {
+        if pod.status()? == PodStatus::Crashed {
+            home.remove(pod.name())?;
+            removed.push(pod.name().clone());
+        }
+    }
+    match arguments.output {
+        Output::Json => print_json(&serde_json::json!({ "removed": removed })),
+        Output::Text if removed.is_empty() => print("nothing to clean up\n"),
+        Output::Text => removed.iter().try_for_each(|name| print(&format!("{name}: removed\n"))),
+    }
+}

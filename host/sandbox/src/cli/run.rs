@@ -1,0 +1,124 @@
+//! `run`: a pod's supervisor, in the foreground unless `start` detached it.
+
+use std::{fs::OpenOptions, io, path::PathBuf};
+
+use clap::Args;
+use postern_sandbox::{
+    Home,
+    progress::{Lines, Listener, Report},
+    supervisor::{self, Stop},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing_subscriber::EnvFilter;
+
+use super::{Failure, Output, start_args};
+
+/// Start a pod in the foreground and stay with it until it ends
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    postern-host run demo --image DIR --init-data FILE --tee simulated\n\n\
+    Ctrl-C ends the pod, a second one at once.")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    start: start_args::Arguments,
+    /// In a session of its own, with nothing on standard output once the pod is ready
+    #[arg(long, hide = true)]
+    detached: bool,
+}
+
+pub(super) async fn run(home: &Home, arguments: Arguments) -> Result<(), Failure> {
+    if arguments.detached {
+        // Fails only for a leader of a process group, which `start` does not make it.
+        let _ = rustix::process::setsid();
+    }
+    let plan = arguments.start.plan(home).await?;
+    init_log(
+        arguments.detached.then(|| home.root().join("pods").join(plan.name.as_str()).join("supervisor.log")),
+    );
+    let stop = stop_on_signals()?;
+    let json = arguments.start.output == Output::Json;
+    let mut progress = Progress { lines: Lines { writer: io::stdout(), json }, detached: arguments.detached };
+    match supervisor::run(home, plan, &mut progress, stop).await {
+        Ok(why) if !arguments.detached && !json => super::print(&format!("ended: {why}\n")),
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let failure = Failure::from(error);
+            if json {
+                let _ = progress.lines.report(&failure.to_report());
+            }
+            Err(match arguments.detached {
+                true => failure.silenced(),
+                false => failure,
+            })
+        }
+    }
+}
+
+/// Lines for whoever waits; when the pod is ready, a detached supervisor lets go of them.
+struct Progress {
+    lines: Lines<io::Stdout>,
+    detached: bool,
+}
+
+impl Listener for Progress {
+    fn report(&mut self, report: &Report) -> io::Result<()> {
+        self.lines.report(report)?;
+        if self.detached && matches!(report, Report::Ready { .. }) {
+            let null = OpenOptions::new().write(true).open("/dev/null")?;
+            rustix::stdio::dup2_stdout(&null)?;
+        }
+        Ok(())
+    }
+}
+
+/// The first signal ends the pod gracefully, the second at once; SIGQUIT at once.
+fn stop_on_signals() -> Result<watch::Receiver<Stop>, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::internal("cannot listen to signals", &error));
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let mut quit = listen(SignalKind::quit())?;
+    let (sender, receiver) = watch::channel(Stop::No);
+    tokio::spawn(async move {
+        loop {
+            let now = tokio::select! {
+                _ = interrupt.recv() => false,
+                _ = terminate.recv() => false,
+                _ = hangup.recv() => false,
+                _ = quit.recv() => true,
+            };
+            sender.send_modify(|stop| {
+                *stop = match *stop {
+                    Stop::No if !now => Stop::Gracefully,
+                    Stop::No | Stop::Gracefully | Stop::Now => Stop::Now,
+                };
+            });
+        }
+    });
+    Ok(receiver)
+}
+
+/// Logs to `file`, which can only be written once the pod's directory is there, or to standard error.
+fn init_log(file: Option<PathBuf>) {
+    let filter = EnvFilter::try_from_env("POSTERN_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,postern_sandbox=info"));
+    let filter = match file {
+        Some(_) => filter,
+        None => EnvFilter::try_from_env("POSTERN_LOG").unwrap_or_else(|_| EnvFilter::new("warn")),
+    };
+    let writer = move || -> Box<dyn io::Write> {
+        match &file {
+            None => Box::new(io::stderr()),
+            Some(path) => match OpenOptions::new().create(true).append(true).open(path) {
+                Ok(file) => Box::new(file),
+                Err(_) => Box::new(io::sink()),
+            },
+        }
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
+    // Fails only if there is one already, which there is not.
+    let _ = subscriber.try_init();
+}

@@ -1,0 +1,113 @@
+//! `start`: a supervisor in the background, followed until the pod is ready or the start has failed.
+
+use std::{
+    env,
+    io::{self, Write},
+    process::Stdio,
+    time::Duration,
+};
+
+use postern_sandbox::{
+    Home, Outcome,
+    process::ProcessId,
+    progress::{Lines, Listener, Report},
+};
+use rustix::process::Signal;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{Failure, Output, start_args};
+
+/// What a start may take beyond the guest's own deadline: checks, programs, taking down.
+const MARGIN: Duration = Duration::from_secs(120);
+/// How long a supervisor may take to take everything down.
+const TAKE_DOWN: Duration = Duration::from_secs(30);
+
+pub(super) async fn run(home: &Home, arguments: start_args::Arguments) -> Result<(), Failure> {
+    let plan = arguments.plan(home).await?;
+    let unexpected = |error: io::Error| Failure::internal("cannot start the pod's supervisor", &error);
+    let mut supervisor = Command::new(env::current_exe().map_err(unexpected)?)
+        .arg("--state")
+        .arg(home.root())
+        .args(["run", "--detached", "--output", "json"])
+        .args(start_args::to_command_line(&plan))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(unexpected)?;
+    let json = arguments.output == Output::Json;
+    let mut lines = Lines { writer: io::stdout(), json };
+    let followed = tokio::select! {
+        followed = follow(&mut supervisor, &mut lines) => followed,
+        () = interrupted() => Err(Failure::new(Outcome::Interrupted, &Interrupted, None)),
+        () = tokio::time::sleep(plan.deadline + MARGIN) => {
+            Err(Failure::new(Outcome::Internal, &SupervisorSilent, None))
+        }
+    };
+    if let Err(failure) = &followed {
+        take_down(&mut supervisor).await;
+        if json {
+            // For a caller that reads lines and nothing else; who reads errors gets one too.
+            let _ = lines.report(&failure.to_report());
+        }
+    }
+    followed
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; everything was taken down again")]
+struct Interrupted;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the pod's supervisor ended, or went silent, without saying why")]
+struct SupervisorSilent;
+
+/// Passes progress on until the pod is ready.
+async fn follow<W: Write>(supervisor: &mut Child, lines: &mut Lines<W>) -> Result<(), Failure> {
+    let silent = || Failure::new(Outcome::Internal, &SupervisorSilent, None);
+    let stdout = supervisor.stdout.take().ok_or_else(silent)?;
+    let mut reports = BufReader::new(stdout).lines();
+    while let Ok(Some(line)) = reports.next_line().await {
+        let Ok(report) = serde_json::from_str(&line) else { return Err(silent()) };
+        if let Report::Failed { exit, message, causes, hint, .. } = report {
+            let outcome = Outcome::ALL.iter().copied().find(|known| known.code() == exit);
+            return Err(Failure::reported(outcome.unwrap_or(Outcome::Internal), message, causes, hint));
+        }
+        // A caller that stopped reading has still asked for a pod.
+        let _ = lines.report(&report);
+        if matches!(report, Report::Ready { .. }) {
+            return Ok(());
+        }
+    }
+    Err(silent())
+}
+
+async fn interrupted() {
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        // Without a handler the signal ends this process, and the supervisor notices that nobody reads.
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => {}
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::hangup()) => {}
+    }
+}
+
+/// Sees to it that the supervisor has ended, and everything with it.
+async fn take_down(supervisor: &mut Child) {
+    let running = supervisor.id().and_then(|pid| ProcessId::of(pid).ok()).map(ProcessId::open);
+    if let Some(Ok(Some(running))) = running {
+        let _ = running.signal(Signal::TERM);
+    }
+    if tokio::time::timeout(TAKE_DOWN, supervisor.wait()).await.is_err() {
+        let _ = supervisor.kill().await;
+    }
+}

@@ -1,0 +1,138 @@
+//! What is to be started, and the checks that need nothing made: programs, image, init data, address.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    net::{SocketAddrV4, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use postern_launch::{
+    EncodedInitData, ImageManifest, LaunchSpec, Network, PodShape, Vsock, Wiring, decode_device,
+    init_data::{MAGIC, MAX_DEVICE},
+};
+use postern_model::{HostData, PodName};
+
+use super::{INIT_DATA_FILE, QMP_SOCKET, StartError, VHOST_USER_SOCKET};
+use crate::{probe, process::ProcessId, state::PodRecord, tools::Tools};
+
+/// A start as it was asked for.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub name: PodName,
+    pub image_dir: PathBuf,
+    /// A device as the guest reads it, or the text that goes into one.
+    pub init_data: PathBuf,
+    pub shape: PodShape,
+    /// Where the owner's endpoint is to be reached; port 0 is any free one.
+    pub listen: SocketAddrV4,
+    pub vsock: VsockChoice,
+    pub tools: Tools,
+    /// How long the guest may take to answer.
+    pub deadline: Duration,
+}
+
+/// How the guest's vsock is provided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VsockChoice {
+    /// The user-space device if its program is there, else the kernel's. In this order, because a simulated platform
+    /// listens on a port of the *host*, of which the kernel's device has only one for all guests.
+    Auto,
+    VhostUser,
+    Kernel,
+}
+
+/// A start that can be tried.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub plan: Plan,
+    pub image_dir: PathBuf,
+    pub image: ImageManifest,
+    pub host_data: HostData,
+    pub device: Vec<u8>,
+    pub qemu: PathBuf,
+    pub vsock: CheckedVsock,
+}
+
+#[derive(Debug)]
+pub(super) enum CheckedVsock {
+    VhostUser { helper: PathBuf },
+    Kernel { cid: u32 },
+}
+
+impl Plan {
+    pub(super) fn check(self) -> Result<Checked, StartError> {
+        let qemu = self.tools.qemu()?;
+        let image_dir = std::path::absolute(&self.image_dir)
+            .map_err(|source| StartError::Path { path: self.image_dir.clone(), source })?;
+        let image = ImageManifest::load(&image_dir)?;
+        let (device, host_data) = read_init_data(&self.init_data)?;
+        let vsock = self.check_vsock(host_data)?;
+        check_listen(self.listen)?;
+        Ok(Checked { plan: self, image_dir, image, host_data, device, qemu, vsock })
+    }
+
+    fn check_vsock(&self, host_data: HostData) -> Result<CheckedVsock, StartError> {
+        // The digest of init data is as random as its nonce. 0 to 2 are reserved, and so is the highest.
+        let bytes = host_data.as_bytes();
+        let cid = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]).clamp(3, u32::MAX - 1);
+        let kernel = CheckedVsock::Kernel { cid };
+        match (self.vsock, self.tools.vsock_helper()) {
+            (VsockChoice::Kernel, _) if !probe::has_kernel_vsock() => Err(StartError::NoKernelVsock),
+            (VsockChoice::Kernel, _) => Ok(kernel),
+            (VsockChoice::Auto | VsockChoice::VhostUser, Ok(helper)) => {
+                Ok(CheckedVsock::VhostUser { helper })
+            }
+            (VsockChoice::Auto, Err(_)) if probe::has_kernel_vsock() => Ok(kernel),
+            (VsockChoice::Auto | VsockChoice::VhostUser, Err(error)) => Err(error.into()),
+        }
+    }
+}
+
+impl Checked {
+    /// The record with which the pod's state begins.
+    pub(super) fn record(&self) -> Result<PodRecord, StartError> {
+        let supervisor = ProcessId::of(std::process::id()).map_err(StartError::Identity)?;
+        let (name, image) = (self.plan.name.clone(), self.image_dir.clone());
+        Ok(PodRecord::new(name, supervisor, image, self.plan.shape, self.host_data))
+    }
+
+    /// The launch, with sockets and files by the names they have in QEMU's working directory, the pod's own.
+    pub(super) fn launch(&self) -> Result<LaunchSpec, StartError> {
+        let wiring = Wiring {
+            qmp_socket: QMP_SOCKET.into(),
+            init_data_device: INIT_DATA_FILE.into(),
+            vsock: match &self.vsock {
+                CheckedVsock::VhostUser { .. } => Vsock::VhostUser { socket: VHOST_USER_SOCKET.into() },
+                CheckedVsock::Kernel { cid } => Vsock::Kernel { cid: *cid },
+            },
+            network: Network::User { listen: self.plan.listen },
+        };
+        Ok(LaunchSpec::new(&self.image, &self.image_dir, &self.plan.shape, wiring)?)
+    }
+}
+
+fn read_init_data(path: &Path) -> Result<(Vec<u8>, HostData), StartError> {
+    let failed = |source: io::Error| StartError::InitDataRead { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    // One byte more than is accepted, so that too much is seen as too much.
+    let limit = MAX_DEVICE as u64 + 1;
+    File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    let invalid = |source| StartError::InitData { path: path.to_owned(), source };
+    if bytes.is_empty() || bytes.starts_with(MAGIC) {
+        let (_, host_data) = decode_device(&bytes).map_err(invalid)?;
+        return Ok((bytes, host_data));
+    }
+    let encoded = EncodedInitData::from_toml(&bytes).map_err(invalid)?;
+    Ok((encoded.device(), encoded.digest()))
+}
+
+/// Finds out whether QEMU will be able to listen, for a better error than QEMU's.
+fn check_listen(listen: SocketAddrV4) -> Result<(), StartError> {
+    match TcpListener::bind(listen) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(StartError::PortInUse { listen }),
+        Err(source) => Err(StartError::Listen { listen, source }),
+    }
+}
