@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use postern_model::ContainerName;
+use postern_model::{ContainerName, ExitStatus, OperationKind};
 use postern_policy::Permit;
 use tokio::sync::broadcast;
 
-use super::{PodError, PodHandle};
+use super::{PodError, PodHandle, command::Command};
 
 /// A container id as the host's runtime makes it (64 hexadecimal digits, mostly): 1 to 128 of `A-Za-z0-9_.-`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,17 +81,25 @@ impl OomEvents {
     }
 }
 
+impl From<ExitStatus> for ExitClass {
+    fn from(status: ExitStatus) -> Self {
+        match status {
+            ExitStatus::Exited(0) => Self::Success,
+            ExitStatus::Exited(_) => Self::Failure,
+            ExitStatus::Signalled(_) => Self::Killed,
+        }
+    }
+}
+
 impl PodHandle {
     /// Once: host name and DNS servers; moves the pod from booting to ready. Operation `CreateSandbox`.
     pub async fn configure_sandbox(&self, permit: Permit, config: SandboxConfig) -> Result<(), PodError> {
-        let _ = (permit, config);
-        Err(PodError::Ended)
+        self.ask(|reply| Command::ConfigureSandbox { permit, config, reply }).await
     }
 
     /// The measured pause container under the host's id. Operation `Pause`.
     pub async fn create_pause(&self, permit: Permit, id: HostId) -> Result<(), PodError> {
-        let _ = (permit, id);
-        Err(PodError::Ended)
+        self.ask(|reply| Command::CreatePause { permit, id, reply }).await
     }
 
     /// Creates what the owner has declared as `name`, by the owner's spec, known to the host as `id`. Operation `Trigger`.
@@ -101,49 +109,79 @@ impl PodHandle {
         id: HostId,
         name: ContainerName,
     ) -> Result<(), PodError> {
-        let _ = (permit, id, name);
-        Err(PodError::Ended)
+        self.ask(|reply| Command::TriggerCreate { permit, id, name, reply }).await
     }
 
     /// Starts what `id` stands for. Operation `Pause` or `Trigger`, as [`PodHandle::host_target`] says.
     pub async fn trigger_start(&self, permit: Permit, id: &HostId) -> Result<(), PodError> {
-        let _ = (permit, id);
-        Err(PodError::Ended)
+        self.ask(|reply| Command::TriggerStart { permit, id: id.clone(), reply }).await
     }
 
     /// The host would like it stopped: the pause container stops; for the owner's it becomes an event. Operation `RequestStop`.
     pub async fn request_stop(&self, permit: Permit, id: &HostId) -> Result<(), PodError> {
-        let _ = (permit, id);
-        Err(PodError::Ended)
+        self.ask(|reply| Command::RequestStop { permit, id: id.clone(), reply }).await
     }
 
     /// Forgets the host's id of something that has ended; what still runs is left alone. Operation `RequestStop`.
     pub async fn forget(&self, permit: Permit, id: &HostId) -> Result<(), PodError> {
-        let _ = (permit, id);
-        Err(PodError::Ended)
+        self.ask(|reply| Command::Forget { permit, id: id.clone(), reply }).await
     }
 
     /// Waits for the end of what `id` stands for, without reaping. Cancel by dropping. Operation `WaitSanitised`.
     pub async fn wait_sanitised(&self, permit: Permit, id: &HostId) -> Result<ExitClass, PodError> {
-        let _ = (permit, id);
-        Err(PodError::Ended)
+        self.check(&permit, OperationKind::WaitSanitised)?;
+        let unknown = || PodError::NoSuchHostId(id.clone());
+        match self.host_target(id).ok_or_else(unknown)? {
+            HostTarget::Pause => {
+                let exit = self.ask(|reply| Command::PauseExit { permit, reply }).await?;
+                Ok(exit.wait().await.into())
+            }
+            HostTarget::Declared(name) => {
+                let container = self.view().containers.get(&name).cloned().ok_or_else(unknown)?;
+                Ok(container.live.ended().await.status.into())
+            }
+        }
     }
 
     /// CPU and memory of all containers together. Operation `StatsSanitised` or `Metrics`.
     pub async fn usage(&self, permit: Permit) -> Result<PodUsage, PodError> {
-        let _ = permit;
-        Err(PodError::Ended)
+        let operation = match permit.operation() {
+            OperationKind::Metrics => OperationKind::Metrics,
+            _ => OperationKind::StatsSanitised,
+        };
+        self.check(&permit, operation)?;
+        let mut usage = PodUsage::default();
+        for name in self.view().containers.keys() {
+            // One that ends between the two counts for nothing.
+            if let Ok(stats) = self.runtime().stats(name).await {
+                usage.cpu_usage_nanos = usage.cpu_usage_nanos.saturating_add(stats.cpu_usage_nanos);
+                usage.memory_bytes = usage.memory_bytes.saturating_add(stats.memory_bytes);
+            }
+        }
+        Ok(usage)
     }
 
     /// Operation `OomEvents`.
     pub fn oom_events(&self, permit: Permit) -> Result<OomEvents, PodError> {
-        let _ = permit;
-        Err(PodError::Ended)
+        self.check(&permit, OperationKind::OomEvents)?;
+        Ok(OomEvents { receiver: self.subscribe_oom() })
     }
 
     /// Ends the pod: every container, keys, then the guest. Returns when it is under way. Operation `DestroySandbox`.
     pub async fn destroy(&self, permit: Permit) -> Result<(), PodError> {
-        let _ = permit;
-        Err(PodError::Ended)
+        self.ask(|reply| Command::End { permit, reply }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_short_and_plain() {
+        assert!(HostId::new(&"a".repeat(64)).is_ok());
+        for id in ["", "a/b", "..\0", "a b", &"a".repeat(129)] {
+            assert_eq!(HostId::new(id), Err(BadHostId), "{id:?}");
+        }
     }
 }

@@ -1,46 +1,43 @@
 //! The pod: one driver task owns its state, everybody else holds a [`PodHandle`].
 //!
 //! ```text
-//! owner_api --+                 +--> worker tasks (create, start, stop, ...) --+
-//!             +-- Command ----> driver <------------- Event ------------------+
+//! owner_api --+                 +--> tasks (create, start, remove, ...) --+
+//!             +-- Command ----> driver <-------------- Done --------------+
 //! host_api ---+   (bounded)     |
-//!             <---- watch ------+  PodView: phase, containers, declared names
+//!             <---- watch ------+  PodView: phase, containers, declared names, host ids
 //! ```
-//! Every command that changes anything carries a `postern_policy::Permit`; the driver decides once more when the phase
-//! has moved on since. Byte streams (stdio, archives, images) never pass through the driver.
+//! Everything asked of the pod carries a `postern_policy::Permit`, and is decided once more here, because the phase may
+//! have moved on. Byte streams (stdio, archives, images) never pass through the driver.
 
+mod apply;
+mod command;
+mod container;
+mod driver;
+mod engine;
 mod error;
+mod events;
+mod exec;
+mod handle;
 mod host;
+mod images;
+mod lifecycle;
+mod log;
+mod output;
+mod pause;
+mod streams;
+mod teardown;
+mod triggers;
 mod view;
 
+pub(crate) use output::Piece;
+pub(crate) use view::SharedInput;
+
+pub use command::Removal;
+pub use engine::{Directories, Engine};
 pub use error::PodError;
-pub use host::{ExitClass, HostId, HostTarget, OomEvents, PodUsage, SandboxConfig};
-pub use view::{ContainerView, PodView};
-
-/// Asks the one pod of this guest. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct PodHandle {
-    view: tokio::sync::watch::Receiver<std::sync::Arc<PodView>>,
-}
-
-impl PodHandle {
-    /// Where the pod is in its life.
-    pub fn phase(&self) -> postern_model::Phase {
-        self.view.borrow().phase
-    }
-
-    /// The pod at this moment.
-    pub fn view(&self) -> std::sync::Arc<PodView> {
-        self.view.borrow().clone()
-    }
-
-    /// Whether the owner's manifest lets the host trigger `name`.
-    pub fn is_triggerable(&self, name: &postern_model::ContainerName) -> bool {
-        self.view.borrow().triggerable.contains(name)
-    }
-
-    /// What the host's `id` stands for.
-    pub fn host_target(&self, id: &HostId) -> Option<HostTarget> {
-        self.view.borrow().host_ids.get(id).cloned()
-    }
-}
+pub use events::{Event, EventHub};
+pub use handle::{ContainerSample, PodHandle, PodStatus};
+pub use host::{BadHostId, ExitClass, HostId, HostTarget, OomEvents, PodUsage, SandboxConfig};
+pub use log::{Chunk, From as LogFrom, Reader as LogReader, Stream as LogStream};
+pub use streams::{Attachment, Wanted};
+pub use view::{ContainerView, Exit, PodView};

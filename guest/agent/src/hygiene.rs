@@ -1,0 +1,27 @@
+//! What the process does to itself before it has a secret: no core dumps, no debugger, little idle memory.
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+use crate::sys;
+
+/// The agent has one busy thread, and each further arena would keep what it once needed.
+const ARENAS: i32 = 1;
+/// Allocations from here on are their own mappings and go back to the kernel when freed. Fixed, because glibc otherwise
+/// raises it with the first large message, and every later peak stays resident.
+const MMAP_THRESHOLD: i32 = 1 << 20;
+/// Free memory at the top of the heap beyond this goes back to the kernel.
+const TRIM_THRESHOLD: i32 = 512 << 10;
+
+#[derive(Debug, thiserror::Error)]
+#[error("protecting the process's memory")]
+pub struct HygieneError(#[from] rustix::io::Errno);
+
+/// To be called once, before the first thread and the first secret.
+pub fn harden() -> Result<(), HygieneError> {
+    sys::tune_allocator(ARENAS, MMAP_THRESHOLD, TRIM_THRESHOLD);
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // Rather a container than the agent. Refused outside a guest of our own, where it does not matter.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! The system calls that no safe wrapper offers. All `unsafe` code of the crate is here.
+
+#![allow(unsafe_code)]
+
+use rustix::{
+    io,
+    thread::{UnshareFlags, unshare_unsafe},
+};
+
+/// Sets glibc's allocator; see `hygiene`. To be called before there is a second thread.
+pub(crate) fn tune_allocator(arenas: i32, mmap_threshold: i32, trim_threshold: i32) {
+    // SAFETY: mallopt(3) takes two integers, and the caller is the only thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, arenas);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, mmap_threshold);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, trim_threshold);
+    }
+}
+
+/// Mounts, host name and IPC of this process's own from here on. To be called before there is a second thread.
+pub(crate) fn leave_namespaces() -> io::Result<()> {
+    let flags = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
+    // SAFETY: only CLONE_FILES could change what other code's descriptors mean, and it is not among the flags.
+    unsafe { unshare_unsafe(flags) }
+}
