@@ -22,7 +22,7 @@ pub use self::{
     cgroup::POD_CGROUP,
     console::{boot_timeline, phase},
     mounts::DATA_DIR,
-    power::{end_on_panic, fail, poweroff},
+    power::{end_on_panic, fail, give_up, poweroff},
     stamps::{Stamp, Stamps},
 };
 

@@ -48,6 +48,12 @@ pub fn fail(error: &BootError) -> ! {
     poweroff();
 }
 
+/// Says on the console why the guest ends, and ends it. `why` holds nothing of an owner.
+pub fn give_up(why: &str) -> ! {
+    console::write_line(format_args!("postern: ends: {why}\r\n"));
+    poweroff();
+}
+
 /// Makes a panic anywhere end the guest. The console gets the place and not the message, which may hold data.
 pub fn end_on_panic() {
     static ENDING: AtomicBool = AtomicBool::new(false);

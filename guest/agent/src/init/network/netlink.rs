@@ -3,7 +3,12 @@
 //! One socket, opened at the first use and shared by all calls; every call has a deadline. Calls change one
 //! thing after the other under a lock, because "make it so" is several netlink messages.
 
-use std::{collections::HashMap, future::Future, net::IpAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, TryStreamExt, future::BoxFuture};
 use rtnetlink::{
@@ -66,13 +71,14 @@ impl Netlink {
 
     async fn lock(&self) -> Result<HeldConnection<'_>, NetworkError> {
         let mut slot = self.connection.lock().await;
-        if slot.as_ref().is_none_or(|connection| connection.task.is_finished()) {
-            let (connection, handle, _) = rtnetlink::new_connection().map_err(NetworkError::Open)?;
-            *slot = Some(Connection { handle, task: tokio::spawn(connection) });
-        }
-        let handle = match slot.as_ref() {
-            Some(connection) => connection.handle.clone(),
-            None => unreachable!("the slot was filled above"),
+        let alive = slot.as_ref().filter(|connection| !connection.task.is_finished());
+        let handle = match alive.map(|connection| connection.handle.clone()) {
+            Some(handle) => handle,
+            None => {
+                let (connection, handle, _) = rtnetlink::new_connection().map_err(NetworkError::Open)?;
+                *slot = Some(Connection { handle: handle.clone(), task: tokio::spawn(connection) });
+                handle
+            }
         };
         Ok(HeldConnection { handle, _slot: slot })
     }
@@ -265,9 +271,9 @@ impl HeldConnection<'_> {
     /// Routes of the main table that were configured: those the kernel made for itself are left out.
     async fn static_routes(&self) -> Result<Vec<RouteMessage>, NetworkError> {
         let mut found = Vec::new();
-        for query in [RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(), {
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()
-        }] {
+        let ipv4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let ipv6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        for query in [ipv4, ipv6] {
             let routes = self.handle.route().get(query).execute().try_collect::<Vec<_>>();
             found.extend(ask("listing routes", routes).await?.into_iter().filter(|route| {
                 route.header.table == RouteHeader::RT_TABLE_MAIN
@@ -298,12 +304,10 @@ async fn ask<T>(
 }
 
 fn route_message(route: &Route, index: u32) -> RouteMessage {
-    // A family mixture or an oversized prefix is what these builders refuse; `Route` allows neither, so each
-    // branch names the family once and no error is left over.
+    // The builder over both families can fail on a mixture, which a `Route` cannot be; these cannot.
     let scope = if route.gateway().is_some() { RouteScope::Universe } else { RouteScope::Link };
     if route.is_ipv4() {
-        let mut message =
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(index).scope(scope);
+        let mut message = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).scope(scope);
         if let Some((IpAddr::V4(address), length)) = route.destination() {
             message = message.destination_prefix(address, length);
         }
@@ -315,7 +319,7 @@ fn route_message(route: &Route, index: u32) -> RouteMessage {
         }
         return message.build();
     }
-    let mut message = RouteMessageBuilder::<std::net::Ipv6Addr>::new().output_interface(index);
+    let mut message = RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index);
     if let Some((IpAddr::V6(address), length)) = route.destination() {
         message = message.destination_prefix(address, length);
     }
