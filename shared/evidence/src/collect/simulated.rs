@@ -28,6 +28,7 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Simulated {
     stream: Mutex<Option<Stream>>,
+    deadline: Duration,
 }
 
 impl Simulated {
@@ -50,13 +51,17 @@ impl Simulated {
         let end = Instant::now() + CONNECT_DEADLINE;
         loop {
             match connect() {
-                Ok(stream) => return Ok(Self { stream: Mutex::new(Some(stream)) }),
+                Ok(stream) => return Ok(Self::over(stream, REQUEST_DEADLINE)),
                 Err(source) if Instant::now() >= end => {
                     return Err(CollectError::Connect { address: address.to_string(), source });
                 }
                 Err(_) => thread::sleep(CONNECT_PAUSE),
             }
         }
+    }
+
+    fn over(stream: Stream, deadline: Duration) -> Self {
+        Self { stream: Mutex::new(Some(stream)), deadline }
     }
 }
 
@@ -65,15 +70,19 @@ impl EvidenceSource for Simulated {
         let mut slot = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken out, and put back only after a whole answer.
         let mut stream = slot.take().ok_or(CollectError::Broken)?;
-        let evidence = request(&mut stream, report_data)?;
+        let evidence = request(&mut stream, report_data, self.deadline)?;
         *slot = Some(stream);
         Ok(evidence)
     }
 }
 
-fn request(stream: &mut Stream, report_data: &[u8; 64]) -> Result<Evidence, CollectError> {
-    let end = Instant::now() + REQUEST_DEADLINE;
-    stream.set_write_timeout(REQUEST_DEADLINE).map_err(CollectError::Stream)?;
+fn request(
+    stream: &mut Stream,
+    report_data: &[u8; 64],
+    deadline: Duration,
+) -> Result<Evidence, CollectError> {
+    let end = Instant::now() + deadline;
+    stream.set_write_timeout(deadline).map_err(CollectError::Stream)?;
     stream.write_all(&encode_request(report_data)).map_err(CollectError::Stream)?;
 
     let mut header = [0; ANSWER_HEADER_LENGTH];
@@ -158,5 +167,70 @@ impl Write for Stream {
             Self::Unix(stream) => stream.flush(),
             Self::Vsock(stream) => stream.flush(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use postern_model::{
+        HostData, Measurement,
+        sim_device::{REQUEST_LENGTH, SimDeviceError, encode_answer, encode_refusal},
+    };
+    use postern_simtee::{Launch, Platform, serve};
+
+    use super::*;
+
+    #[test]
+    fn a_served_guest_gets_evidence_as_often_as_it_asks() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tee");
+        let launch = Launch::new(Measurement::new([1; 48]), HostData::new([2; 32]));
+        let guest = Platform::ephemeral().unwrap().launch(launch).unwrap();
+        let certificates = guest.certificates().to_vec();
+        let _server = serve(UnixListener::bind(&path).unwrap(), guest).unwrap();
+        let source = Simulated::unix(&path).unwrap();
+        for byte in 0..3 {
+            let evidence = source.evidence(&[byte; 64]).unwrap();
+            assert_eq!(crate::snp::parse(&evidence.report).unwrap().report_data, [byte; 64]);
+            assert_eq!(evidence.certificates, certificates);
+        }
+        // Whoever comes second has a connection and no evidence.
+        assert!(Simulated::unix(&path).unwrap().evidence(&[9; 64]).is_err());
+        source.evidence(&[4; 64]).unwrap();
+    }
+
+    /// Asks a platform that answers with `answer`, twice.
+    fn ask(answer: Vec<u8>) -> (CollectError, CollectError) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let platform = thread::spawn(move || {
+            theirs.read_exact(&mut [0; REQUEST_LENGTH]).unwrap();
+            theirs.write_all(&answer).unwrap();
+            // Open until the other end is closed: silence, not an end.
+            let _ = theirs.read(&mut [0; 1]);
+        });
+        let source = Simulated::over(Stream::Unix(ours), Duration::from_millis(200));
+        let errors = (source.evidence(&[0; 64]).unwrap_err(), source.evidence(&[0; 64]).unwrap_err());
+        drop(source);
+        platform.join().unwrap();
+        errors
+    }
+
+    #[test]
+    fn a_platform_that_fails_once_is_not_asked_again() {
+        let whole = encode_answer(&[1; 1184], &[2; 100]);
+        let silent = |error: &CollectError| matches!(error, CollectError::Stream(e) if e.kind() == io::ErrorKind::TimedOut);
+        for cut in [0, 8, 100, whole.len() - 1] {
+            let (first, second) = ask(whole[..cut].to_vec());
+            assert!(silent(&first), "{cut}: {first:?}");
+            assert!(matches!(second, CollectError::Broken));
+        }
+        let (refused, _) = ask(encode_refusal(5).to_vec());
+        assert!(matches!(refused, CollectError::Protocol(SimDeviceError::Status(5))));
+        let (nonsense, _) = ask(vec![b'x'; 64]);
+        assert!(matches!(nonsense, CollectError::Protocol(SimDeviceError::Magic)));
+        let (large, _) = ask(encode_answer(&[0; MAX_REPORT + 1], &[]));
+        assert!(matches!(large, CollectError::TooLarge { .. }));
     }
 }

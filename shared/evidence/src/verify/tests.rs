@@ -66,7 +66,8 @@ fn the_honest_guest_passes_every_check() {
 #[test]
 fn a_guest_that_is_not_as_expected_fails_by_name() {
     let platform = Platform::ephemeral().unwrap();
-    let cases: [(Check, &str, fn(&mut ReportFields)); 12] = [
+    type Change = fn(&mut ReportFields);
+    let cases: [(Check, &str, Change); 12] = [
         (Check::Tcb, "debugging", |f| f.policy |= danger::POLICY_DEBUG),
         (Check::Tcb, "migration", |f| f.policy |= danger::POLICY_MIGRATE),
         (Check::Tcb, "VMPL 1", |f| f.vmpl = 1),
