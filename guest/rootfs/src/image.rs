@@ -61,7 +61,8 @@ pub(crate) fn unix_millis(text: &str) -> Option<u64> {
     };
     let separators = text.as_bytes();
     let expected = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if !expected.iter().all(|&(at, c)| separators.get(at).is_some_and(|found| found.eq_ignore_ascii_case(&c))) {
+    if !expected.iter().all(|&(at, c)| separators.get(at).is_some_and(|found| found.eq_ignore_ascii_case(&c)))
+    {
         return None;
     }
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
@@ -121,7 +122,15 @@ mod tests {
 
     #[test]
     fn refuses_other_times() {
-        for text in ["", "2024", "0001-01-01T00:00:00Z", "2024-13-01T00:00:00Z", "2024-05-01T10:20:30", "2024-05-01T10:20:30.Z", "2024-05-01T1é:20:30Z"] {
+        for text in [
+            "",
+            "2024",
+            "0001-01-01T00:00:00Z",
+            "2024-13-01T00:00:00Z",
+            "2024-05-01T10:20:30",
+            "2024-05-01T10:20:30.Z",
+            "2024-05-01T1é:20:30Z",
+        ] {
             assert_eq!(unix_millis(text), None, "{text}");
         }
     }

@@ -4,14 +4,30 @@
 //! while they stream in, and mounts them for containers ([`Store::prepare`]). Everything that comes in is checked
 //! against digests and [`Limits`] before it counts.
 
+#![forbid(unsafe_code)]
+
+mod budget;
 pub mod image;
+mod layer;
 pub mod limits;
+mod manifest;
 pub mod progress;
 mod registry;
+mod remove;
 mod store;
+mod stream;
+mod unpack;
 
 pub use image::Image;
+pub use layer::LayerError;
 pub use limits::Limits;
+pub use manifest::ManifestError;
 pub use progress::{Progress, ProgressSender};
-pub use registry::{Auth, Transport};
-pub use store::{ImportError, OpenError, PrepareError, PullError, RemoveError, ResolveError, Rootfs, RootfsError, Store};
+pub use registry::{Auth, AuthError, RequestError, Transport};
+pub use store::{
+    ArchiveError, ImportError, IndexError, OpenError, PrepareError, PullError, RemoveError, ResolveError,
+    Rootfs, RootfsError, SpoolError, Store, StoreError,
+};
+#[doc(hidden)]
+pub use unpack::fuzz_layer;
+pub use unpack::{EntryProblem, FormatError, PathError, PaxError, PlaceError, SparseError, UnpackError};
