@@ -1,3 +1,7 @@
-//! Placeholder.
+//! `postern`: the owner's program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    postern_ctl::run()
+}

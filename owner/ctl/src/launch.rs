@@ -1,0 +1,98 @@
+//! The shape of a pod's VM and its expected measurement, from flags: what `pod create`, `pod add` and `trust add` share.
+//! Nobody types a digest.
+
+use std::path::{Path, PathBuf};
+
+use postern_launch::{
+    Accelerator, Cpus, ImageManifest, Machine, MemoryMib, PodShape, TeePlatform, expected_measurement,
+};
+use postern_model::Measurement;
+
+use crate::{
+    config::Config,
+    exit::Exit,
+    failure::{Failure, OrFail},
+    human,
+};
+
+const DEFAULT_MEMORY: u64 = 256 << 20;
+
+/// A pod that somebody else launches: its image and shape give the measurement.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ShapeArgs {
+    /// Machine type
+    #[arg(long, value_name = "MACHINE", value_parser = parse::<Machine>, default_value = "microvm")]
+    pub(crate) machine: Machine,
+    /// Accelerator: tcg or kvm
+    #[arg(long, value_name = "ACCELERATOR", value_parser = parse::<Accelerator>, default_value = "tcg")]
+    pub(crate) accel: Accelerator,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N", value_parser = parse::<Cpus>, default_value = "1")]
+    pub(crate) cpus: Cpus,
+    /// Memory, for example 256M or 1G
+    #[arg(long, value_name = "SIZE", value_parser = human::parse_memory, default_value = "256M")]
+    pub(crate) memory: u64,
+    /// Frequency of the machine's time stamp counter in kHz, which an emulated guest is told
+    #[arg(long, value_name = "KHZ")]
+    pub(crate) tsc_khz: Option<u32>,
+}
+
+/// For clap: any of the shape's types.
+pub(crate) fn parse<T: std::str::FromStr>(text: &str) -> Result<T, String>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+impl ShapeArgs {
+    pub(crate) fn shape(&self) -> Result<PodShape, Failure> {
+        Ok(PodShape {
+            machine: self.machine,
+            accelerator: self.accel,
+            cpus: self.cpus,
+            memory_mib: memory_mib(Some(self.memory))?,
+            tsc_khz: self.tsc_khz,
+            tee: TeePlatform::Simulated,
+        })
+    }
+}
+
+pub(crate) fn memory_mib(bytes: Option<u64>) -> Result<MemoryMib, Failure> {
+    let mib = bytes.unwrap_or(DEFAULT_MEMORY) >> 20;
+    let memory = u32::try_from(mib).ok().and_then(|mib| MemoryMib::new(mib).ok());
+    memory.ok_or_else(|| {
+        Failure::usage(format!("a pod cannot have {} of memory", human::memory(bytes.unwrap_or_default())))
+            .hint(format!("use at least {} MiB", MemoryMib::MIN))
+    })
+}
+
+/// What a launch of this image in this shape measures.
+pub(crate) fn measurement(image_dir: &Path, shape: &PodShape) -> Result<Measurement, Failure> {
+    let manifest = load_image(image_dir)?;
+    Ok(expected_measurement(&manifest, shape))
+}
+
+/// Reads `image.json` and checks the files it names.
+pub(crate) fn load_image(image_dir: &Path) -> Result<ImageManifest, Failure> {
+    ImageManifest::load(image_dir)
+        .or_fail(|| format!("the guest image in {} cannot be used", image_dir.display()))
+        .map_err(|failure| failure.hint("`postern-image build` makes one"))
+}
+
+/// Where the guest image is: flag, config.toml, environment, or installed beside this program.
+pub(crate) fn image_dir(flag: Option<PathBuf>, config: &Config) -> Result<PathBuf, Failure> {
+    let environment = || std::env::var_os("POSTERN_IMAGE_DIR").map(PathBuf::from);
+    if let Some(dir) = flag.or_else(|| config.image_dir.clone()).or_else(environment) {
+        return Ok(dir);
+    }
+    let exe = std::env::current_exe().ok();
+    let beside = exe.as_deref().and_then(Path::parent);
+    let installed =
+        beside.into_iter().flat_map(|dir| [dir.join("../share/postern/image"), dir.join("image")]);
+    installed.into_iter().find(|dir| dir.join("image.json").is_file()).ok_or_else(|| {
+        Failure::new(Exit::NotFound, "there is no guest image")
+            .caused_by("neither --image-dir, image_dir in config.toml nor POSTERN_IMAGE_DIR names one, and none is installed")
+            .hint("`postern-image build` makes one")
+    })
+}

@@ -1,0 +1,45 @@
+//! `postern pod`: pods, from creation to removal.
+
+mod add;
+mod create;
+mod inspect;
+mod ls;
+mod rm;
+mod verify;
+
+use crate::{door::Owner, exit::Exit, failure::Failure};
+
+#[derive(Debug, clap::Args)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Boot a pod on this machine, verify it and take it over
+    Create(create::Args),
+    /// Know a pod that somebody else started
+    Add(add::Args),
+    /// Check everything that a pod has to prove
+    Verify(verify::Args),
+    /// List pods
+    #[command(visible_alias = "list")]
+    Ls(ls::Args),
+    /// Show everything about a pod
+    Inspect(inspect::Args),
+    /// End pods and forget them
+    Rm(rm::Args),
+}
+
+pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
+    match args.verb {
+        Verb::Create(args) => create::run(args, owner).await,
+        Verb::Add(args) => add::run(args, owner).await,
+        Verb::Verify(args) => verify::run(args, owner).await,
+        Verb::Ls(args) => ls::run(args, owner).await,
+        Verb::Inspect(args) => inspect::run(args, owner).await,
+        Verb::Rm(args) => rm::run(args, owner).await,
+    }
+}

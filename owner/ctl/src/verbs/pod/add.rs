@@ -1,0 +1,88 @@
+//! `postern pod add`: a pod that somebody else started with the owner's init data.
+
+use std::path::PathBuf;
+
+use postern_launch::{EncodedInitData, InitData, decode_device, decode_toml, init_data::MAGIC};
+use postern_model::{HostData, PodName};
+
+use crate::{
+    cli::Risk,
+    door::{Endpoint, EndpointError, Owner},
+    exit::Exit,
+    failure::{Failure, OrFail},
+    home::{self, Existing},
+    launch::{self, ShapeArgs},
+    output,
+    record::{self, Origin, PodRecord},
+    trust::TrustStore,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The endpoint is only an address; the pod has to prove everything else. The measurement comes from the guest image and the shape it is launched in, or from the trust store.\n\nExamples:\n  postern pod add web --endpoint tcp://10.1.2.3:50090 --init-data web.toml --measurement-from ./image --cpus 2 --memory 512M\n  postern pod add web --endpoint unix:///run/web.sock --init-data web.toml\n  postern pod add web --endpoint 'exec:kubectl port-forward-stdio pod/web 50090' --init-data web.toml"
+)]
+pub(crate) struct Args {
+    #[arg(value_name = "NAME", value_parser = launch::parse::<PodName>)]
+    name: PodName,
+    /// tcp://HOST:PORT, unix:///PATH or exec:COMMAND
+    #[arg(long, value_name = "URL", value_parser = endpoint)]
+    endpoint: Endpoint,
+    /// The init data that the pod was launched with: the TOML text, or the block device made from it
+    #[arg(long, value_name = "FILE")]
+    init_data: PathBuf,
+    /// Expect the measurement of this guest image in the shape given beside it
+    #[arg(long, value_name = "IMAGE_DIR")]
+    measurement_from: Option<PathBuf>,
+    #[command(flatten)]
+    shape: ShapeArgs,
+    /// Accept a risk by name: simulated-tee lets a simulated platform of the trust store vouch for this pod
+    #[arg(long, value_name = "RISK", value_enum)]
+    accept_risk: Vec<Risk>,
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, EndpointError> {
+    text.parse()
+}
+
+pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
+    let (content, init_data, host_data) = read_init_data(&args.init_data)?;
+    if init_data.pod != args.name {
+        output::notice(&format!("note: the init data calls this pod {}", init_data.pod));
+    }
+    let measurements = match &args.measurement_from {
+        Some(dir) => vec![launch::measurement(dir, &args.shape.shape()?)?],
+        None => Vec::new(),
+    };
+    if measurements.is_empty() && TrustStore::load(&owner.home)?.measurements().is_empty() {
+        return Err(Failure::usage("there is no reference value for the pod's measurement").hint(
+            "add --measurement-from IMAGE_DIR, or first `postern trust add measurement NAME --image-dir DIR`",
+        ));
+    }
+    let dir = PodRecord::reserve(&owner.home, &args.name)?;
+    let mut record = PodRecord::new(args.name.clone(), args.endpoint.to_string(), Origin::Added, host_data);
+    record.accepts_simulated = args.accept_risk.contains(&Risk::SimulatedTee);
+    record.measurements = measurements;
+    record.shape = args.measurement_from.is_some().then(|| args.shape.shape()).transpose()?;
+    let saved = home::write_private(&dir.join("init-data"), &content, Existing::Replace)
+        .and_then(|()| record.save(&owner.home));
+    if let Err(failure) = saved {
+        record::remove(&owner.home, &args.name)?;
+        return Err(failure);
+    }
+    output::line(&format!("{} added; next: postern pod verify {}", args.name, args.name))?;
+    Ok(Exit::Done)
+}
+
+/// The file as it is, what it says, and the digest that the launch must carry.
+fn read_init_data(path: &std::path::Path) -> Result<(Vec<u8>, InitData, HostData), Failure> {
+    let content = home::read(path)?.ok_or_else(|| {
+        Failure::new(Exit::NotFound, format!("cannot read {}", path.display())).caused_by("it does not exist")
+    })?;
+    let decoded = match content.starts_with(MAGIC) {
+        true => decode_device(&content),
+        false => EncodedInitData::from_toml(&content)
+            .and_then(|encoded| Ok((decode_toml(&content)?, encoded.digest()))),
+    };
+    let (init_data, host_data) = decoded.or_fail(|| format!("{} is not init data", path.display()))?;
+    Ok((content, init_data, host_data))
+}

@@ -1,0 +1,261 @@
+//! `postern pod create`: boots a pod on this machine through postern-host, verifies it and takes it over. Whatever fails or
+//! is interrupted, nothing of the pod stays behind.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use postern_launch::{Cpus, InitData, Machine, Mode, PodShape, TeePlatform, encode, expected_measurement};
+use postern_model::PodName;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::json;
+
+use super::{super::trust::simulated_risk, verify};
+use crate::{
+    cli::Risk,
+    door::{Owner, Plan, Session, VerifyError},
+    exit::Exit,
+    failure::{Failure, OrFail},
+    home::{self, Existing},
+    host::{HostProgram, Stage, StartRequest},
+    human, identity, launch,
+    launch::parse,
+    output::{self, Format, FormatArg},
+    process::signals,
+    progress,
+    record::{self, Origin, PodRecord},
+    trust::{self, Entry, TrustStore},
+};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The pod's init data, with a nonce of its own, and the measurement that it must have are made here; nothing of the host is believed.\n\nExamples:\n  postern pod create demo --accept-risk=simulated-tee\n  postern pod create big --memory 1G --cpus 2 --timeline --accept-risk=simulated-tee"
+)]
+pub(crate) struct Args {
+    #[arg(value_name = "NAME", value_parser = parse::<PodName>)]
+    name: PodName,
+    /// Accept a risk by name; pods on this machine are simulated-tee
+    #[arg(long, value_name = "RISK", value_enum)]
+    accept_risk: Vec<Risk>,
+    /// Memory of the VM
+    #[arg(long, short, value_name = "SIZE", value_parser = human::parse_memory)]
+    memory: Option<u64>,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N", value_parser = parse::<Cpus>)]
+    cpus: Option<Cpus>,
+    /// Machine type: microvm or q35; chosen by probing when left out
+    #[arg(long, value_name = "MACHINE", value_parser = parse::<Machine>)]
+    machine: Option<Machine>,
+    /// Directory of the guest image
+    #[arg(long, value_name = "DIR")]
+    image_dir: Option<PathBuf>,
+    /// Where the tunnel is reached on this machine; any free port of loopback when left out
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<std::net::SocketAddr>,
+    /// Print how long each stage took
+    #[arg(long)]
+    timeline: bool,
+    #[command(flatten)]
+    output: FormatArg,
+}
+
+/// How long a booted guest may take to answer, and the pause between two tries.
+const FIRST_CONTACT: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What was made, for the last lines.
+struct Made {
+    record: PodRecord,
+    stages: Vec<Stage>,
+    checks: Vec<verify::CheckResult>,
+    simulated: bool,
+    total: Duration,
+}
+
+pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
+    if !args.accept_risk.contains(&Risk::SimulatedTee) {
+        return Err(simulated_risk("create a pod on a simulated TEE"));
+    }
+    let ca = identity::load_ca(&owner.home)?;
+    let host = HostProgram::find(&owner.config)?;
+    let dir = PodRecord::reserve(&owner.home, &args.name)?;
+    let mut created = Created { owner, host: &host, name: &args.name, on_host: false };
+    let outcome = tokio::select! {
+        outcome = create(&args, owner, ca.certificate_der(), dir, &mut created) => outcome,
+        signal = signals::asked_to_end() => {
+            Err(Failure::interrupted(signal, format!("interrupted; pod {} was taken down", args.name)))
+        }
+    };
+    match outcome {
+        Ok(made) => {
+            print(&args, &made)?;
+            Ok(Exit::Done)
+        }
+        Err(failure) => Err(created.undo(failure).await),
+    }
+}
+
+/// What has to be undone when it does not come to a pod.
+struct Created<'a> {
+    owner: &'a Owner,
+    host: &'a HostProgram,
+    name: &'a PodName,
+    on_host: bool,
+}
+
+impl Created<'_> {
+    async fn undo(self, failure: Failure) -> Failure {
+        if self.on_host
+            && let Err(left) = self.host.remove(self.name).await
+        {
+            left.print();
+            output::notice(&format!("hint: `postern-host rm {}` removes what is left of the VM", self.name));
+        }
+        if let Err(left) = record::remove(&self.owner.home, self.name) {
+            left.print();
+        }
+        failure
+    }
+}
+
+async fn create(
+    args: &Args,
+    owner: &Owner,
+    owner_ca: &[u8],
+    dir: PathBuf,
+    created: &mut Created<'_>,
+) -> Result<Made, Failure> {
+    let begun = Instant::now();
+    let bar = progress::stages(&format!("pod {}: probing this machine", args.name));
+    let probe = created.host.probe().await?;
+    let image_dir = launch::image_dir(args.image_dir.clone(), &owner.config)?;
+    let image_dir = image_dir.canonicalize().or_fail(|| format!("cannot find {}", image_dir.display()))?;
+    let manifest = launch::load_image(&image_dir)?;
+    let defaults = &owner.config.pod;
+    let shape = PodShape {
+        machine: args.machine.or(defaults.machine).unwrap_or(probe.machine),
+        accelerator: probe.accelerator,
+        cpus: match args.cpus.or(defaults.cpus) {
+            Some(cpus) => cpus,
+            None => Cpus::new(1).or_fail(|| "cannot give the pod a CPU".into())?,
+        },
+        memory_mib: launch::memory_mib(args.memory.or(defaults.memory))?,
+        tsc_khz: probe.tsc_khz,
+        tee: TeePlatform::Simulated,
+    };
+    let init_data = encode(&InitData {
+        pod: args.name.clone(),
+        owner_ca_der: owner_ca.to_vec(),
+        instance: random()?,
+        mode: Mode::Direct,
+    });
+    let device = dir.join("init-data.img");
+    home::write_private(&device, &init_data.device(), Existing::Refuse)?;
+    home::write_private(&dir.join("init-data.toml"), init_data.toml().as_bytes(), Existing::Refuse)?;
+    created.on_host = true;
+    let listen = args.listen.map(|address| address.to_string());
+    let request = StartRequest {
+        name: &args.name,
+        image_dir: &image_dir,
+        init_data: &device,
+        shape: &shape,
+        listen: listen.as_deref(),
+    };
+    bar.set_message(format!("pod {}: starting the VM", args.name));
+    let (endpoint, mut stages) = created
+        .host
+        .start(&request, |stage| bar.set_message(format!("pod {}: {} is up", args.name, stage.stage)))
+        .await?;
+    trust_simulated(owner, probe.simulated_root)?;
+    let mut record = PodRecord::new(args.name.clone(), endpoint, Origin::Created, init_data.digest());
+    record.accepts_simulated = true;
+    record.measurements = vec![expected_measurement(&manifest, &shape)];
+    record.shape = Some(shape);
+    bar.set_message(format!("pod {}: verifying", args.name));
+    let tunnel = Instant::now();
+    let verified = first_contact(owner, &record).await?;
+    let checks = verify::passed(&verified.attested);
+    let mut session = Session::begin(record, verified.stream, verified.attested).await?;
+    session.pin(owner)?;
+    session.hand_over(owner).await?;
+    bar.finish_and_clear();
+    stages.push(Stage { stage: "tunnel".into(), millis: millis(tunnel.elapsed()) });
+    let simulated = session.is_simulated();
+    Ok(Made { record: session.record().clone(), stages, checks, simulated, total: begun.elapsed() })
+}
+
+fn random() -> Result<[u8; 32], Failure> {
+    let mut bytes = [0; 32];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| Failure::general("no random numbers from the operating system"))?;
+    Ok(bytes)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The user has accepted the simulated platform of this machine: its root goes into the trust store, as what it is.
+fn trust_simulated(owner: &Owner, root: Option<PathBuf>) -> Result<(), Failure> {
+    let Some(path) = root else { return Ok(()) };
+    let Some(pem) = home::read_text(&path)? else {
+        return Err(Failure::general("cannot find the root of this machine's simulated platform")
+            .caused_by(format!("{} does not exist", path.display())));
+    };
+    let root = trust::simulated_root("this machine", &pem)?;
+    if TrustStore::load(&owner.home)?.has_root(&root) {
+        return Ok(());
+    }
+    let name = format!("simulated-{}", &root.fingerprint().to_hex()[..8]);
+    trust::add(&owner.home, &name, &Entry::SimulatedRoot { pem })?;
+    output::notice(&format!("trusting this machine's SIMULATED platform as {name}: it protects nothing"));
+    Ok(())
+}
+
+/// A guest that has just booted may need a moment before it answers; a failed check is final at once.
+async fn first_contact(owner: &Owner, record: &PodRecord) -> Result<crate::door::Verified, Failure> {
+    let plan = Plan::new(owner, record)?;
+    let deadline = Instant::now() + FIRST_CONTACT;
+    loop {
+        match plan.carry_out().await {
+            Ok(verified) => return Ok(verified),
+            Err(error @ VerifyError::Connect(_)) if error.check_failure().is_some() => {
+                return Err(error.into_failure(record));
+            }
+            Err(error) if Instant::now() >= deadline => return Err(error.into_failure(record)),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+fn print(args: &Args, made: &Made) -> Result<(), Failure> {
+    let Made { record, stages, checks, simulated, total } = made;
+    if args.output.format == Format::Json {
+        return output::json(&json!({
+            "pod": record.name,
+            "endpoint": record.endpoint,
+            "simulated": simulated,
+            "millis": millis(*total),
+            "shape": record.shape,
+            "stages": stages,
+            "checks": verify::json(checks),
+            "instance": record.instance,
+            "owned": record.owned,
+        }));
+    }
+    let mut text =
+        format!("pod {} is up after {:.1} s\n{}", record.name, total.as_secs_f64(), verify::lines(checks));
+    if args.timeline {
+        for Stage { stage, millis } in stages {
+            text.push_str(&format!("  {stage:<10} {:>7.2} s\n", *millis as f64 / 1000.0));
+        }
+    }
+    text.push_str("the pod is yours: the host can no longer create or touch its containers\n");
+    if *simulated {
+        text.push_str("SIMULATED TEE: shows every step, protects nothing\n");
+    }
+    text.push_str(&format!("next: postern run {} IMAGE\n", record.name));
+    output::print(&text)
+}

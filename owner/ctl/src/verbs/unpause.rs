@@ -1,0 +1,29 @@
+//! `postern unpause`: thaws containers.
+
+use postern_api::owner::UnpauseRequest;
+
+use super::each::each;
+use crate::{
+    door::{Intent, Owner},
+    exit::Exit,
+    failure::Failure,
+    launch::parse,
+    target::Target,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  postern unpause demo/web")]
+pub(crate) struct Args {
+    #[arg(value_name = "POD/CONTAINER", required = true, value_parser = parse::<Target>)]
+    containers: Vec<Target>,
+}
+
+pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
+    each(owner, &args.containers, Intent::Change, async |session, target| {
+        let doing = format!("thaw container {}", target.container);
+        let request = UnpauseRequest { container: target.container.to_string() };
+        session.call(&doing, session.containers().unpause(request)).await?;
+        Ok(target.container.to_string())
+    })
+    .await
+}
