@@ -7,8 +7,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::Outcome;
-
 /// One line of progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "stage")]
@@ -58,17 +56,6 @@ impl Report {
             Self::Failed { .. } => None,
         }
     }
-
-    pub fn failed(outcome: Outcome, error: &dyn std::error::Error, hint: Option<String>) -> Self {
-        let mut causes = Vec::new();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            causes.push(cause.to_string());
-            source = cause.source();
-        }
-        let (kind, exit) = (outcome.as_str().to_owned(), outcome.code());
-        Self::Failed { kind, exit, message: error.to_string(), causes, hint }
-    }
 }
 
 /// Milliseconds of a report.
@@ -114,14 +101,5 @@ mod tests {
         assert!(json.starts_with("{\"stage\":\"ready\",\"millis\":4900,\"endpoint\":\"tcp://127.0.0.1:1\""));
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), ready);
         assert_eq!(ready.to_text().unwrap(), "ready       4.9 s  tcp://127.0.0.1:1");
-    }
-
-    #[test]
-    fn a_failure_carries_its_chain() {
-        let error = crate::qmp::QmpError::Io(io::Error::other("broken"));
-        let Report::Failed { exit, causes, .. } = Report::failed(Outcome::VmmEnded, &error, None) else {
-            panic!("not a failure");
-        };
-        assert_eq!((exit, causes), (6, vec!["broken".to_owned()]));
     }
 }

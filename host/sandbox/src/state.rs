@@ -178,6 +178,8 @@ impl Home {
 
     /// Removes a pod that is not running, with all that its supervisor may have left behind.
     pub fn remove(&self, name: &PodName) -> Result<(), StateError> {
+        // Before the lock, whose file need not be there; and again within, when nobody else can remove the pod.
+        self.pod(name)?;
         let _lock = self.lock()?;
         let pod = self.pod(name)?;
         let _supervisor = match wait_for_lock(&pod.lock_path(), GLANCE) {
@@ -190,6 +192,8 @@ impl Home {
 
     /// Brings a pod whose supervisor is gone to its end in order: nothing runs, logs and record are kept.
     pub fn settle(&self, name: &PodName) -> Result<(), StateError> {
+        // Before the lock, whose file need not be there; and again within, when nobody else can remove the pod.
+        self.pod(name)?;
         let _lock = self.lock()?;
         let pod = self.pod(name)?;
         let supervisor = match wait_for_lock(&pod.lock_path(), GLANCE) {

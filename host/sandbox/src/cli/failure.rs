@@ -17,8 +17,6 @@ pub(crate) struct Failure {
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
-    /// Somebody else has told it already, or will.
-    silent: bool,
 }
 
 impl Failure {
@@ -29,7 +27,7 @@ impl Failure {
             causes.push(cause.to_string());
             source = cause.source();
         }
-        Self { outcome, message: error.to_string(), causes, hint, silent: false }
+        Self { outcome, message: error.to_string(), causes, hint }
     }
 
     pub(crate) fn internal(what: &str, error: &dyn Error) -> Self {
@@ -45,12 +43,7 @@ impl Failure {
         causes: Vec<String>,
         hint: Option<String>,
     ) -> Self {
-        Self { outcome, message, causes, hint, silent: false }
-    }
-
-    pub(crate) fn silenced(mut self) -> Self {
-        self.silent = true;
-        self
+        Self { outcome, message, causes, hint }
     }
 
     /// As the last line of a start.
@@ -66,19 +59,17 @@ impl Failure {
 
     /// Prints it to standard error.
     pub(crate) fn report(self) -> ExitCode {
-        if !self.silent {
-            let mut text = format!("postern-host: {}", self.message);
-            for cause in &self.causes {
-                text.push_str("\n  because ");
-                text.push_str(cause);
-            }
-            if let Some(hint) = &self.hint {
-                text.push_str("\n  next: ");
-                text.push_str(hint);
-            }
-            // Where standard error cannot be written, the exit code has to do.
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), (text + "\n").as_bytes());
+        let mut text = format!("postern-host: {}", self.message);
+        for cause in &self.causes {
+            text.push_str("\n  because ");
+            text.push_str(cause);
         }
+        if let Some(hint) = &self.hint {
+            text.push_str("\n  next: ");
+            text.push_str(hint);
+        }
+        // Where standard error cannot be written, the exit code has to do.
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), (text + "\n").as_bytes());
         ExitCode::from(self.outcome.code())
     }
 }

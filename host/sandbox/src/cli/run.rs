@@ -34,27 +34,27 @@ pub(super) async fn run(home: &Home, arguments: Arguments) -> Result<(), Failure
         // Fails only for a leader of a process group, which `start` does not make it.
         let _ = rustix::process::setsid();
     }
+    let json = arguments.start.output == Output::Json;
+    let mut progress = Progress { lines: Lines { writer: io::stdout(), json }, detached: arguments.detached };
+    match supervise(home, &arguments, &mut progress).await {
+        Ok(why) if !arguments.detached && !json => super::print(&format!("ended: {why}\n")),
+        Ok(_) => Ok(()),
+        Err(failure) => {
+            if json {
+                let _ = progress.lines.report(&failure.to_report());
+            }
+            Err(failure)
+        }
+    }
+}
+
+async fn supervise(home: &Home, arguments: &Arguments, progress: &mut Progress) -> Result<String, Failure> {
     let plan = arguments.start.plan(home).await?;
     init_log(
         arguments.detached.then(|| home.root().join("pods").join(plan.name.as_str()).join("supervisor.log")),
     );
     let stop = stop_on_signals()?;
-    let json = arguments.start.output == Output::Json;
-    let mut progress = Progress { lines: Lines { writer: io::stdout(), json }, detached: arguments.detached };
-    match supervisor::run(home, plan, &mut progress, stop).await {
-        Ok(why) if !arguments.detached && !json => super::print(&format!("ended: {why}\n")),
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let failure = Failure::from(error);
-            if json {
-                let _ = progress.lines.report(&failure.to_report());
-            }
-            Err(match arguments.detached {
-                true => failure.silenced(),
-                false => failure,
-            })
-        }
-    }
+    Ok(supervisor::run(home, plan, progress, stop).await?)
 }
 
 /// Lines for whoever waits; when the pod is ready, a detached supervisor lets go of them.

@@ -27,6 +27,20 @@ const MARGIN: Duration = Duration::from_secs(120);
 const TAKE_DOWN: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(home: &Home, arguments: start_args::Arguments) -> Result<(), Failure> {
+    let mut lines = Lines { writer: io::stdout(), json: arguments.output == Output::Json };
+    let started = start(home, &arguments, &mut lines).await;
+    if let (Err(failure), true) = (&started, lines.json) {
+        // For a caller that reads lines and nothing else; who reads errors gets one too.
+        let _ = lines.report(&failure.to_report());
+    }
+    started
+}
+
+async fn start(
+    home: &Home,
+    arguments: &start_args::Arguments,
+    lines: &mut Lines<io::Stdout>,
+) -> Result<(), Failure> {
     let plan = arguments.plan(home).await?;
     let unexpected = |error: io::Error| Failure::internal("cannot start the pod's supervisor", &error);
     let mut supervisor = Command::new(env::current_exe().map_err(unexpected)?)
@@ -39,21 +53,15 @@ pub(super) async fn run(home: &Home, arguments: start_args::Arguments) -> Result
         .stderr(Stdio::null())
         .spawn()
         .map_err(unexpected)?;
-    let json = arguments.output == Output::Json;
-    let mut lines = Lines { writer: io::stdout(), json };
     let followed = tokio::select! {
-        followed = follow(&mut supervisor, &mut lines) => followed,
+        followed = follow(&mut supervisor, lines) => followed,
         () = interrupted() => Err(Failure::new(Outcome::Interrupted, &Interrupted, None)),
         () = tokio::time::sleep(plan.deadline + MARGIN) => {
             Err(Failure::new(Outcome::Internal, &SupervisorSilent, None))
         }
     };
-    if let Err(failure) = &followed {
+    if followed.is_err() {
         take_down(&mut supervisor).await;
-        if json {
-            // For a caller that reads lines and nothing else; who reads errors gets one too.
-            let _ = lines.report(&failure.to_report());
-        }
     }
     followed
 }

@@ -20,6 +20,7 @@ use super::{Failure, Output};
 
 /// Start a pod and wait until its owner can connect; it goes on in the background
 #[derive(Debug, Clone, Args)]
+#[group(id = "start")]
 #[command(after_help = "Examples:\n  \
     postern-host start demo --image /usr/share/postern/image --init-data init-data.img --tee simulated\n  \
     postern-host start demo --image DIR --init-data FILE --tee simulated --listen 0.0.0.0:7443 --memory 1024\n\n\
