@@ -2,7 +2,13 @@
 //!
 //! Programs are found, not built, here ([`programs`]); everything a rig starts ends with the value that holds it.
 
+pub mod agent;
 pub mod archive;
+pub mod home;
+pub mod host;
+pub mod owner;
 pub mod process;
 pub mod programs;
 pub mod registry;
+pub mod story;
+pub mod terminal;

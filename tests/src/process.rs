@@ -88,7 +88,9 @@ impl Lines {
                     Some(found) => return Ok(found),
                     None => seen.push(line),
                 },
-                Err(RecvTimeoutError::Timeout) => bail!("not seen within {deadline:?}; saw:\n{}", seen.join("\n")),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("not seen within {deadline:?}; saw:\n{}", seen.join("\n"))
+                }
                 Err(RecvTimeoutError::Disconnected) => bail!("the stream ended; saw:\n{}", seen.join("\n")),
             }
         }

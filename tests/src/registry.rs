@@ -38,7 +38,12 @@ impl Registry {
         std::fs::write(&config, text)?;
         let program = programs::system("docker-registry", "docker-registry")?;
         let mut process = Guarded::spawn(
-            Command::new(program).arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()),
+            Command::new(program)
+                .arg("serve")
+                .arg(&config)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped()),
         )?;
         let log = Lines::of(process.child().stderr.take().context("no standard error")?);
         let port = log.find(START, |line| {

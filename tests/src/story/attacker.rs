@@ -1,0 +1,215 @@
+//! The host's part of the story: it tries, is refused, and is seen.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use postern_sandbox::VsockAddress;
+
+use super::{CANARY, POD, Stage, contains};
+use crate::{
+    host::{AGENT, HEALTH, Host},
+    programs,
+};
+
+/// What a host would like to do, and the method it would do it with. Bodies are empty: a refusal comes before decoding.
+const TRIES: [&str; 17] = [
+    "ExecProcess",
+    "WriteStdin",
+    "CopyFile",
+    "CreateContainer",
+    "SetPolicy",
+    "UpdateContainer",
+    "PauseContainer",
+    "ResumeContainer",
+    "ReseedRandomDev",
+    "SetGuestDateTime",
+    "GetIPTables",
+    "SetIPTables",
+    "AddSwap",
+    "MemHotplugByProbe",
+    "UpdateInterface",
+    "GetDiagnosticData",
+    "MemAgentMemcgSet",
+];
+/// google.rpc.Code
+const PERMISSION_DENIED: i32 = 7;
+
+pub(super) fn tries(stage: &mut Stage) -> anyhow::Result<String> {
+    let before = audit(stage)?.len();
+    let client = client(stage)?;
+    // The honest case: the same client, on the same socket, gets an answer to what a host may ask.
+    let version = client.call(HEALTH, "Version", Vec::new())?;
+    ensure!(!version.is_empty(), "Health.Version answered nothing");
+    for method in TRIES {
+        match client.call(AGENT, method, body()) {
+            Ok(_) => bail!("the host was allowed {method}"),
+            Err(status) => {
+                ensure!(status.code == PERMISSION_DENIED, "{method}: {status}");
+            }
+        }
+    }
+    // The host may read, but a stream never gives it a byte: the call ends by its deadline or empty.
+    if let Ok(bytes) = client.call_within(AGENT, "ReadStdout", body(), Duration::from_millis(300)) {
+        ensure!(bytes.is_empty(), "the host read {} bytes of standard output", bytes.len());
+    }
+    stage.seen_by_host = client.seen();
+    let records = audit(stage)?;
+    let fresh = records.get(before..).unwrap_or_default();
+    for method in TRIES {
+        let seen = fresh.iter().any(|record| {
+            record["method"].as_str().is_some_and(|m| m.ends_with(method)) && record["verdict"] == "refused"
+        });
+        ensure!(seen, "{method} is not in the owner's audit as refused");
+    }
+    Ok(format!("{} calls: all refused, all in the owner's audit", TRIES.len()))
+}
+
+pub(super) fn canary(stage: &mut Stage) -> anyhow::Result<String> {
+    let inside = stage.ok(&["exec", "demo/web", "--", "sh", "-c", "echo $SECRET"])?;
+    contains("the container", &inside.text(), CANARY)?;
+    let files = files_below(&stage.home.host_state());
+    let mut searched = 0;
+    let mut control = false;
+    for file in &files {
+        let Ok(bytes) = std::fs::read(file) else { continue };
+        searched += bytes.len();
+        ensure!(!holds(&bytes, CANARY.as_bytes()), "the canary is in {}", file.display());
+        // The registry spoke plain HTTP, so its path is in the captured network traffic: the search can find things.
+        control |= holds(&bytes, b"GET /v2/pulled/manifests/1");
+    }
+    ensure!(control, "the captured traffic does not hold what it must; searched {} files", files.len());
+    ensure!(!holds(&stage.seen_by_host, CANARY.as_bytes()), "the canary is in an answer to the host");
+    let vsock = files.iter().any(|file| file.extension().is_some_and(|extension| extension == "vsock"));
+    ensure!(vsock, "no vsock bytes were captured");
+    Ok(format!(
+        "not in console, logs, host files, captured TCP and vsock bytes ({} files, {:.1} MB)",
+        files.len(),
+        searched as f64 / 1e6
+    ))
+}
+
+pub(super) fn second_owner(stage: &mut Stage) -> anyhow::Result<String> {
+    let other = stage.home.other_owner("second-owner")?;
+    other.postern(&["init"])?.ok()?;
+    let inspected = stage.ok(&["pod", "inspect", POD, "--output", "json"])?.json()?;
+    let endpoint = inspected["endpoint"].as_str().context("pod inspect tells no endpoint")?;
+    let record = stage.home.root().join("state/postern/pods").join(POD);
+    let init_data = record.join("initdata.toml");
+    let image = programs::image()?;
+    let shape = record.join("shape.json");
+    other
+        .postern(&["trust", "add", "--simulated", &simulated_root(stage)?, "--accept-risk=simulated-tee"])?
+        .ok()?;
+    let added = other.postern(&[
+        "pod",
+        "add",
+        POD,
+        "--endpoint",
+        endpoint,
+        "--init-data",
+        &init_data.display().to_string(),
+        "--image-dir",
+        &image.display().to_string(),
+        "--shape",
+        &shape.display().to_string(),
+    ])?;
+    // It may know everything about the pod and even verify it; what it lacks is the owner's key.
+    let said = if added.code == 0 { other.postern(&["ps", POD])? } else { added };
+    ensure!(said.code != 0, "a second owner's identity was accepted");
+    Ok("it knows the address, the init data and the measurement; it lacks the owner's key".into())
+}
+
+pub(super) fn changed_command_line(stage: &mut Stage) -> anyhow::Result<String> {
+    let folder = stage.path("lying-host");
+    let postern = lying_host(stage, &folder)?;
+    let mut command = stage.home.command("postern")?;
+    let mut lying = std::process::Command::new(postern);
+    lying.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    lying.args(["pod", "create", "evil", "--accept-risk=simulated-tee"]);
+    std::mem::swap(&mut command, &mut lying);
+    let output = command.stdin(std::process::Stdio::null()).output()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success(), "a pod with a changed command line was accepted");
+    contains("the refusal", &text, "measurement")?;
+    let listed = stage.ok(&["pod", "ls", "--output", "json"])?.json()?;
+    ensure!(!listed.to_string().contains("\"evil\""), "the refused pod is still listed: {listed}");
+    Ok("`debug` added to the command line: fails at the measurement, by name; VM taken down".into())
+}
+
+/// A copy of `postern` beside a `postern-host` that boots the same files with another command line.
+fn lying_host(_stage: &Stage, folder: &Path) -> anyhow::Result<PathBuf> {
+    let image = programs::image()?;
+    let doctored = folder.join("image");
+    std::fs::create_dir_all(&doctored)?;
+    for entry in std::fs::read_dir(&image)?.flatten() {
+        std::fs::copy(entry.path(), doctored.join(entry.file_name()))?;
+    }
+    let manifest = doctored.join("image.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest)?)?;
+    let command_line = json["cmdline"].as_str().context("image.json has no cmdline")?.to_owned();
+    json["cmdline"] = format!("{command_line} debug").into();
+    std::fs::write(&manifest, serde_json::to_vec(&json)?)?;
+    let script = format!(
+        "#!/bin/bash\nexec {} \"${{@/#{}/{}}}\"\n",
+        programs::program("postern-host")?.display(),
+        image.display().to_string().replace('/', "\\/"),
+        doctored.display(),
+    );
+    let host = folder.join("postern-host");
+    std::fs::write(&host, script)?;
+    std::fs::set_permissions(&host, std::fs::Permissions::from_mode(0o755))?;
+    let postern = folder.join("postern");
+    std::fs::copy(programs::program("postern")?, &postern)?;
+    Ok(postern)
+}
+
+/// The attacker is root on the host: it has the VM's vsock.
+fn client(stage: &Stage) -> anyhow::Result<Host> {
+    let inspected = stage.home.host(&["inspect", POD, "--output", "json"])?.ok()?.json()?;
+    let address: VsockAddress = serde_json::from_value(inspected["vsock"].clone())
+        .with_context(|| format!("postern-host inspect tells no vsock: {inspected}"))?;
+    Host::connect(&address)
+}
+
+/// A body with a recognisable container id (field 1) that no refused call may act on.
+fn body() -> Vec<u8> {
+    let mut body = vec![0x0a, 3];
+    body.extend_from_slice(b"web");
+    body
+}
+
+fn audit(stage: &Stage) -> anyhow::Result<Vec<serde_json::Value>> {
+    let said = stage.ok(&["audit", POD, "--output", "json"])?;
+    match said.json()? {
+        serde_json::Value::Array(records) => Ok(records),
+        other => bail!("audit is no list: {other}"),
+    }
+}
+
+fn simulated_root(stage: &Stage) -> anyhow::Result<String> {
+    let probed = stage.home.host(&["probe", "--output", "json"])?.ok()?.json()?;
+    Ok(probed["simulated_root"].as_str().context("probe tells no simulated root")?.to_owned())
+}
+
+fn holds(bytes: &[u8], needle: &[u8]) -> bool {
+    bytes.windows(needle.len()).any(|window| window == needle)
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                Ok(kind) if kind.is_file() => files.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    files
+}

@@ -1,0 +1,123 @@
+//! The main story: an owner starts a pod in a real VM, verifies it, works in it; the host tries and fails.
+//!
+//! `make demo` plays it for people, the `e2e` test plays it for CI: the same steps, each failing when it did not go as
+//! it should.
+
+mod attacker;
+mod begin;
+mod end;
+mod images;
+mod work;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    home::{Home, Said},
+    registry::Registry,
+};
+
+/// Given to a container; must be nowhere in what the host can see.
+pub const CANARY: &str = "canary-7f3a9d52c1e84b60";
+/// The pod of the story.
+pub const POD: &str = "demo";
+/// How long a line of a stream may take to appear.
+const SOON: Duration = Duration::from_secs(60);
+
+/// What the steps share.
+#[derive(Debug)]
+pub struct Stage {
+    pub home: Home,
+    folder: tempfile::TempDir,
+    registry: Option<Registry>,
+    archive: PathBuf,
+    /// Bytes that crossed the host's connections to the guest, recorded by the attacker.
+    seen_by_host: Vec<u8>,
+    started: Instant,
+}
+
+/// A step's name, what it does, and what its success proves.
+struct Step {
+    name: &'static str,
+    play: fn(&mut Stage) -> anyhow::Result<String>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "owner identity", play: begin::identity },
+    Step { name: "pod \"demo\" booted", play: begin::create },
+    Step { name: "verified", play: begin::verify },
+    Step { name: "image pushed, container up", play: images::push_and_run },
+    Step { name: "image pulled in the guest", play: images::pull_and_run },
+    Step { name: "exec", play: work::exec },
+    Step { name: "exec -it", play: work::terminal },
+    Step { name: "stdin piped in", play: work::stdin },
+    Step { name: "logs -f", play: work::logs },
+    Step { name: "cp, both ways", play: work::copy },
+    Step { name: "ps, stats, inspect", play: work::look },
+    Step { name: "kill, wait, stop, start, rm", play: work::life_cycle },
+    Step { name: "host tried", play: attacker::tries },
+    Step { name: "canary", play: attacker::canary },
+    Step { name: "second owner refused", play: attacker::second_owner },
+    Step { name: "changed kernel refused", play: attacker::changed_command_line },
+    Step { name: "pod removed", play: end::remove },
+];
+
+/// Plays every step and prints a line for each. Ends at the first that fails, after taking down what runs.
+pub fn play(out: &mut dyn std::io::Write) -> anyhow::Result<()> {
+    let mut stage = Stage::new()?;
+    let mut failure = None;
+    for step in STEPS {
+        let begun = Instant::now();
+        let result = (step.play)(&mut stage);
+        let seconds = begun.elapsed().as_secs_f64();
+        match result {
+            Ok(detail) => writeln!(out, "  ✓ {:<28} {seconds:>5.1} s   {detail}", step.name)?,
+            Err(error) => {
+                writeln!(out, "  ✗ {:<28} {seconds:>5.1} s   {error:#}", step.name)?;
+                failure = Some(error.context(format!("step \"{}\"", step.name)));
+                break;
+            }
+        }
+        out.flush()?;
+    }
+    let total = stage.started.elapsed().as_secs_f64();
+    match failure {
+        Some(error) => {
+            end::take_down(&stage);
+            Err(error)
+        }
+        None => Ok(writeln!(out, "All {} steps went as they should, in {total:.1} s.", STEPS.len())?),
+    }
+}
+
+impl Stage {
+    fn new() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("postern-story-").tempdir()?;
+        let home = Home::new(folder.path().join("owner"))?;
+        let archive = folder.path().join("busybox.tar");
+        Ok(Self { home, folder, registry: None, archive, seen_by_host: Vec::new(), started: Instant::now() })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs `postern`, which must succeed.
+    fn ok(&self, args: &[&str]) -> anyhow::Result<Said> {
+        self.home.postern(args)?.ok()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        end::take_down(self);
+    }
+}
+
+/// Fails with `what` and both texts unless `found` contains `wanted`.
+fn contains(what: &str, found: &str, wanted: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(found.contains(wanted), "{what} does not contain {wanted:?}: {}", found.trim_end());
+    Ok(())
+}
