@@ -21,6 +21,8 @@ use tokio::{
     net::unix::pipe,
 };
 
+use crate::sys;
+
 /// Capacity asked for every pipe: the kernel's default ceiling for `F_SETPIPE_SZ` (pipe(7), `pipe-max-size`).
 const PIPE_CAPACITY: usize = 1024 * 1024;
 /// What a user types to end input on a terminal: `VEOF` of a fresh terminal (termios(3)).
@@ -68,7 +70,7 @@ impl ProcessIo {
     pub(crate) fn of_terminal(master: OwnedFd) -> io::Result<Self> {
         fcntl_setfd(&master, rustix::io::FdFlags::CLOEXEC)?;
         ioctl_fionbio(&master, true)?;
-        let terminal = Terminal(Arc::new(AsyncFd::new(master)?));
+        let terminal = Terminal(Arc::new(sys::watch(master)?));
         Ok(Self {
             stdin: Some(ProcessInput(Input::Terminal(terminal.clone()))),
             stdout: Some(ProcessOutput(Output::Terminal(terminal.clone()))),
@@ -103,7 +105,8 @@ pub(crate) fn open_pipes(stdio: Stdio) -> io::Result<Option<(ChildStdio, Process
     Ok(Some(([child_in, null.try_clone()?, null], io)))
 }
 
-fn large_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+/// Read end, write end.
+pub(crate) fn large_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     // Refused when the user's pipe memory is used up: slower, not wrong.
     let _ = fcntl_setpipe_size(&write, PIPE_CAPACITY);
@@ -130,7 +133,9 @@ impl Terminal {
                     return Poll::Ready(Ok(()));
                 }
                 // The last process has closed its end: the terminal's way to say end of file.
-                Ok(Err(error)) if Errno::from_io_error(&error) == Some(Errno::IO) => return Poll::Ready(Ok(())),
+                Ok(Err(error)) if Errno::from_io_error(&error) == Some(Errno::IO) => {
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_would_block) => {}
@@ -201,13 +206,14 @@ enum Output {
 }
 
 impl AsyncRead for ProcessOutput {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Output::Pipe(pipe) => Pin::new(pipe).poll_read(cx, buf),
             Output::Terminal(terminal) => terminal.poll_read(cx, buf),
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

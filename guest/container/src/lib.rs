@@ -21,8 +21,8 @@ pub use io::{ProcessInput, ProcessIo, ProcessOutput, Stdio, Terminal, WindowSize
 pub use process::{Exit, Process, Signal, SignalError};
 pub use reaper::Reaper;
 pub use runtime::{
-    CopyError, CopyIn, CopyInOptions, CopyOut, CopyOutOptions, CopySummary, CreateContainer, CreateError, Created,
-    DeleteError, ExecError, ExecProcess, Failure, FailureKind, Init, InspectError, PauseError, ProcessInfo, Runtime,
-    RuntimeConfig, RuntimeError, StartError, Stats, Target,
+    CopyError, CopyIn, CopyInOptions, CopyOut, CopyOutOptions, CopySummary, CreateContainer, CreateError,
+    Created, DeleteError, ExecError, ExecProcess, Failure, FailureKind, Init, InspectError, PauseError,
+    PodLimits, ProcessInfo, Runtime, RuntimeConfig, RuntimeError, StartError, Stats, Target,
 };
 pub use spec::{SpecContext, SpecError};

@@ -36,9 +36,9 @@ impl Signal {
 
 /// Names in the order of their numbers, from 1 (signal(7), x86-64).
 const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-    "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-    "WINCH", "IO", "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
 /// A number that is no signal.
@@ -146,7 +146,9 @@ mod tests {
 
     #[test]
     fn reads_signal_names() {
-        for (name, number) in [("SIGTERM", 15), ("TERM", 15), ("9", 9), ("SIGQUIT", 3), ("RTMIN+3", 37), ("SIGSYS", 31)] {
+        for (name, number) in
+            [("SIGTERM", 15), ("TERM", 15), ("9", 9), ("SIGQUIT", 3), ("RTMIN+3", 37), ("SIGSYS", 31)]
+        {
             assert_eq!(Signal::from_name(name).map(Signal::number), Some(number), "{name}");
         }
         for name in ["", "SIG", "0", "65", "TERMX", "RTMIN+99", "-1", "RTMIN+4294967295"] {

@@ -60,7 +60,8 @@ impl Reaper {
 
     /// The end of process `pid`, a child or adopted child that nobody else waits for.
     pub fn exit_of(&self, pid: u32) -> Exit {
-        let pidfd = Pid::from_raw(pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let pidfd =
+            Pid::from_raw(pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         self.exit_of_pinned(pid, pidfd.as_ref())
     }
 
@@ -129,6 +130,3 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
     // Every critical section leaves the table whole, so a panic elsewhere does not spoil it.
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-#[cfg(test)]
-mod tests;

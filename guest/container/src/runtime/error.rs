@@ -95,6 +95,8 @@ pub enum ExecError {
     UnknownContainer(String),
     #[error("container {0} is not running")]
     NotRunning(String),
+    #[error("container {0} is paused; unpause it first")]
+    Paused(String),
     #[error("nothing to execute was given")]
     NoCommand,
     #[error("streams of the process could not be made")]
@@ -123,6 +125,8 @@ pub enum PauseError {
     UnknownContainer(String),
     #[error("container {0} is not running")]
     NotRunning(String),
+    #[error("container {0} is not paused")]
+    NotPaused(String),
     #[error("processes of the container could not be frozen or thawed")]
     Freeze(#[source] std::io::Error),
     #[error("processes of the container did not freeze or thaw in time")]

@@ -17,23 +17,39 @@ pub struct RuntimeConfig {
     /// Control group, below the root of the hierarchy, below which each container gets its own. One or more names
     /// separated by `/`. Two runtimes on one machine need two.
     pub cgroup_parent: String,
+    /// What all containers of the pod together may take; the rest is the agent's.
+    pub limits: PodLimits,
     /// How long a worker may take for one operation (copies aside, which last as long as bytes move).
     pub deadline: Duration,
 }
 
 impl RuntimeConfig {
-    pub fn new(state_dir: impl Into<PathBuf>, worker: impl Into<PathBuf>, cgroup_parent: impl Into<String>) -> Self {
+    pub fn new(
+        state_dir: impl Into<PathBuf>,
+        worker: impl Into<PathBuf>,
+        cgroup_parent: impl Into<String>,
+    ) -> Self {
         Self {
             state_dir: state_dir.into(),
             worker: worker.into(),
             cgroup_parent: cgroup_parent.into(),
+            limits: PodLimits::default(),
             deadline: Duration::from_secs(30),
         }
     }
 }
 
+/// Limits of the pod's containers together, so that the agent keeps answering whatever they do. `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PodLimits {
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
 /// What runs as the container's first process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Init {
     /// `process.args` of the specification.
     Command,

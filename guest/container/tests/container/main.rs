@@ -1,0 +1,13 @@
+//! Real containers, from the outside: what runs in them, what holds them in, what is left when they are gone.
+//!
+//! Needs root, control groups and a static busybox (Debian's busybox-static). Without them each test says so and passes.
+
+mod confinement;
+mod copy;
+mod execution;
+mod faults;
+mod life;
+mod limits;
+mod load;
+mod streams;
+mod support;
