@@ -118,6 +118,8 @@ fn dns_servers(lines: &[String]) -> Result<Vec<IpAddr>, Status> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn shm() -> host::Storage {
@@ -208,5 +210,14 @@ mod tests {
         assert!(request(|r| r.dns = vec!["10.0.0.1".into(); 4]).is_err());
         assert!(request(|r| r.dns = vec![String::new(); 33]).is_err());
         assert!(request(|r| r.sandbox_id = "../x".into()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(body in prop::collection::vec(any::<u8>(), 0..256)) {
+            if let Ok(wire) = decode(&body) {
+                let _ = sandbox_config(wire);
+            }
+        }
     }
 }

@@ -9,37 +9,36 @@ use std::{
 use postern_api::ttrpc::response_frame;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, WriteHalf},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
 
 use super::{
-    Answer, Broken, Incoming, LaterAnswer, Limits, Reply, Service, Status,
-    frame::{Frame, FrameReader, skip},
+    Answer, Broken, Incoming, LaterAnswer, Reply, Service, Shared, Status,
+    frame::{Frame, FrameReader},
 };
 
 /// Answers that wait for the peer to read them.
 const OUTBOX: usize = 16;
 
 /// Serves one connection to its end.
-pub(super) async fn run<IO, S>(io: IO, service: Arc<S>, limits: Limits, large: Arc<Semaphore>)
+pub(super) async fn run<IO, S>(io: IO, service: Arc<S>, shared: Arc<Shared>)
 where
     IO: AsyncRead + AsyncWrite,
     S: Service,
 {
     let (reader, writer) = tokio::io::split(io);
     let (answers, outbox) = mpsc::channel(OUTBOX);
+    let writing = write(writer, outbox, shared.limits.write);
     let connection = Connection {
         session: Arc::new(service.open()),
         service,
-        limits,
-        large,
+        shared,
         answers,
         streams: Arc::default(),
         waiting: JoinSet::new(),
     };
-    let writing = write(writer, outbox, limits.write);
     tokio::pin!(writing);
     tokio::select! {
         // The reader takes its senders and its waiting calls with it, so that the writer ends once it is through.
@@ -60,8 +59,7 @@ async fn write<W: AsyncWrite>(mut io: WriteHalf<W>, mut outbox: mpsc::Receiver<V
 struct Connection<S: Service> {
     service: Arc<S>,
     session: Arc<S::Session>,
-    limits: Limits,
-    large: Arc<Semaphore>,
+    shared: Arc<Shared>,
     answers: mpsc::Sender<Vec<u8>>,
     streams: Arc<Streams>,
     waiting: JoinSet<()>,
@@ -70,20 +68,20 @@ struct Connection<S: Service> {
 impl<S: Service> Connection<S> {
     /// Reads frames until the peer ends, breaks the framing, falls silent or is too slow.
     async fn read<R: AsyncRead + Unpin>(mut self, mut io: R) {
-        let service = self.service.clone();
-        let frames = FrameReader {
-            keeps: |of: &str, method: &str| service.may_be_large(of, method),
-            large: self.large.clone(),
-        };
+        let (service, shared) = (self.service.clone(), self.shared.clone());
+        let keeps = |of: &str, method: &str| service.may_be_large(of, method);
+        let frames = FrameReader { keeps, shared: &shared };
         while let Some(first) = self.first_byte(&mut io).await {
-            let deadline = Instant::now() + self.limits.frame;
+            let deadline = Instant::now() + self.shared.limits.frame;
             let Ok(Ok((frame, rest))) = timeout_at(deadline, frames.read(first, &mut io)).await else {
                 return;
             };
             if !self.take(frame).await {
                 return;
             }
-            if rest > 0 && !matches!(timeout_at(deadline, skip(&mut io, rest, |_| {})).await, Ok(Ok(()))) {
+            if rest > 0
+                && !matches!(timeout_at(deadline, frames.skip(&mut io, rest, |_| {})).await, Ok(Ok(())))
+            {
                 return;
             }
         }
@@ -93,7 +91,7 @@ impl<S: Service> Connection<S> {
     async fn first_byte<R: AsyncRead + Unpin>(&self, io: &mut R) -> Option<u8> {
         let mut byte = [0];
         loop {
-            match timeout(self.limits.idle, io.read(&mut byte)).await {
+            match timeout(self.shared.limits.idle, io.read(&mut byte)).await {
                 Ok(Ok(1)) => return Some(byte[0]),
                 Ok(Ok(_)) | Ok(Err(_)) => return None,
                 Err(_) if self.streams.is_empty() => return None,
@@ -105,7 +103,7 @@ impl<S: Service> Connection<S> {
     /// Hands one frame to the service. False when the peer takes no more answers.
     async fn take(&mut self, frame: Frame) -> bool {
         while self.waiting.try_join_next().is_some() {}
-        let slot = Streams::enter(&self.streams, frame.stream, self.limits.calls);
+        let slot = Streams::enter(&self.streams, frame.stream, self.shared.limits.calls);
         let incoming = match (frame.incoming(), &slot) {
             (Incoming::Broken(broken), _) => Incoming::Broken(broken),
             (_, Err(broken)) => Incoming::Broken(*broken),

@@ -1,16 +1,16 @@
 //! Reads one frame in bounded memory: small ones whole, large ones whole only when their method is worth it.
 
-use std::{io, sync::Arc};
+use std::io;
 
 use postern_api::ttrpc::{Envelope, FrameKind, HEADER_LENGTH, Header, MAX_BODY};
 use postern_model::Sha256;
 use ring::digest::{Context, SHA256};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    sync::Semaphore,
-};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{Broken, Incoming};
+use super::{
+    Broken, Incoming, Shared,
+    pace::{UNIT, units},
+};
 
 /// A body up to this size is read whole whatever it is.
 pub(super) const FIRST_BUFFER: usize = 64 << 10;
@@ -48,20 +48,19 @@ impl Frame {
 
 /// What a frame reader needs to know of its surroundings.
 #[derive(Debug)]
-pub(super) struct FrameReader<K> {
+pub(super) struct FrameReader<'a, K> {
     /// Says whether a large request of this service and method is kept.
     pub(super) keeps: K,
-    /// Bounds how many are kept at once.
-    pub(super) large: Arc<Semaphore>,
+    pub(super) shared: &'a Shared,
 }
 
-impl<K: Fn(&str, &str) -> bool> FrameReader<K> {
-    /// Reads the rest of a frame whose header's first byte has come. Bytes of the body that are not needed are read past
-    /// into `sink`, by whom they are counted as part of the frame.
+impl<K: Fn(&str, &str) -> bool> FrameReader<'_, K> {
+    /// Reads the rest of a frame whose header's first byte has come; gives also how many bytes of it are left to skip.
     pub(super) async fn read<R: AsyncRead + Unpin>(&self, first: u8, io: &mut R) -> io::Result<(Frame, u64)> {
         let mut bytes = [0; HEADER_LENGTH];
         bytes[0] = first;
         io.read_exact(&mut bytes[1..]).await?;
+        self.shared.pace.turn(1).await;
         let header = Header::decode(&bytes);
         let length = header.length as usize;
         let broken = if length > MAX_BODY {
@@ -82,6 +81,7 @@ impl<K: Fn(&str, &str) -> bool> FrameReader<K> {
     async fn body<R: AsyncRead + Unpin>(&self, length: usize, io: &mut R) -> io::Result<(Body, Sha256)> {
         let mut hash = Context::new(&SHA256);
         let mut bytes = vec![0; length.min(FIRST_BUFFER)];
+        self.shared.pace.turn(units(bytes.len())).await;
         io.read_exact(&mut bytes).await?;
         hash.update(&bytes);
         if length <= FIRST_BUFFER {
@@ -90,36 +90,35 @@ impl<K: Fn(&str, &str) -> bool> FrameReader<K> {
         let named = Envelope::peek(&bytes);
         if length <= LARGEST_KEPT
             && (self.keeps)(named.service, named.method)
-            && let Ok(_kept) = self.large.try_acquire()
+            && let Ok(_kept) = self.shared.large.try_acquire()
         {
+            self.shared.pace.turn(units(length - FIRST_BUFFER)).await;
             bytes.resize(length, 0);
             io.read_exact(&mut bytes[FIRST_BUFFER..]).await?;
             hash.update(&bytes[FIRST_BUFFER..]);
             return Ok((Body::Whole(bytes), finish(hash)));
         }
-        skip(io, (length - FIRST_BUFFER) as u64, |passed| hash.update(passed)).await?;
+        self.skip(io, (length - FIRST_BUFFER) as u64, |passed| hash.update(passed)).await?;
         Ok((Body::Beginning(bytes), finish(hash)))
     }
-}
 
-/// Reads past `length` bytes.
-pub(super) async fn skip<R: AsyncRead + Unpin>(
-    io: &mut R,
-    mut length: u64,
-    mut passed: impl FnMut(&[u8]),
-) -> io::Result<()> {
-    let mut buffer = vec![0; 16 << 10];
-    while length > 0 {
-        let wanted = buffer.len().min(usize::try_from(length).unwrap_or(usize::MAX));
-        match io.read(&mut buffer[..wanted]).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => {
-                passed(&buffer[..read]);
-                length -= read as u64;
-            }
+    /// Reads past `length` bytes.
+    pub(super) async fn skip<R: AsyncRead + Unpin>(
+        &self,
+        io: &mut R,
+        mut length: u64,
+        mut passed: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        let mut buffer = vec![0; UNIT];
+        while length > 0 {
+            self.shared.pace.turn(1).await;
+            let wanted = buffer.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+            let read = io.read_exact(&mut buffer[..wanted]).await?;
+            passed(&buffer[..read]);
+            length -= read as u64;
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn digest(bytes: &[u8]) -> Sha256 {

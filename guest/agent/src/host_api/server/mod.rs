@@ -7,6 +7,7 @@
 mod connection;
 mod frame;
 mod listener;
+mod pace;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use postern_model::Sha256;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 pub use self::listener::HostListener;
+use self::pace::Pace;
 use super::status::{Answer, Status};
 
 /// Bounds of the server.
@@ -27,6 +29,8 @@ pub struct Limits {
     pub connections: usize,
     /// Calls at once on one connection. A shim parks three for each container.
     pub calls: usize,
+    /// Calls a second, over all connections, once a burst of one second's worth is used up. Bytes count too.
+    pub calls_per_second: u32,
     /// How long a frame may take from its first byte to its last.
     pub frame: Duration,
     /// How long a connection may stay silent with no call under way.
@@ -40,6 +44,7 @@ impl Default for Limits {
         Self {
             connections: 32,
             calls: 128,
+            calls_per_second: 2000,
             frame: Duration::from_secs(10),
             idle: Duration::from_secs(300),
             write: Duration::from_secs(10),
@@ -104,13 +109,28 @@ pub(super) trait Service: Send + Sync + 'static {
     fn turned_away(&self);
 }
 
-/// How many large requests may be in memory at once, over all connections.
+/// How many large requests may be in memory at once.
 const LARGE_REQUESTS: usize = 2;
+
+/// What all connections have to share.
+#[derive(Debug)]
+struct Shared {
+    limits: Limits,
+    pace: Pace,
+    large: Semaphore,
+}
+
+impl Shared {
+    fn new(limits: Limits) -> Arc<Self> {
+        let pace = Pace::new(limits.calls_per_second);
+        Arc::new(Self { limits, pace, large: Semaphore::new(LARGE_REQUESTS) })
+    }
+}
 
 /// Serves `listener` until dropped; that ends every connection and call.
 pub(super) async fn serve<S: Service>(mut listener: HostListener, service: Arc<S>, limits: Limits) {
     let slots = Arc::new(Semaphore::new(limits.connections));
-    let large = Arc::new(Semaphore::new(LARGE_REQUESTS));
+    let shared = Shared::new(limits);
     let mut connections = JoinSet::new();
     loop {
         let stream = listener.accept().await;
@@ -119,9 +139,9 @@ pub(super) async fn serve<S: Service>(mut listener: HostListener, service: Arc<S
             service.turned_away();
             continue;
         };
-        let (service, large) = (service.clone(), large.clone());
+        let (service, shared) = (service.clone(), shared.clone());
         connections.spawn(async move {
-            connection::run(stream, service, limits, large).await;
+            connection::run(stream, service, shared).await;
             drop(slot);
         });
     }

@@ -17,7 +17,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Incoming, Limits, Reply, Service, Status, connection};
+use super::{Incoming, Limits, Reply, Service, Shared, Status, connection};
 
 /// Answers `Echo` with its payload, `Park` when released, `Size` with the number of payload bytes it was shown.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn rig(limits: Limits) -> Rig {
     let (io, far) = tokio::io::duplex(256 << 10);
     let echo = Arc::new(Echo { seen: Mutex::default(), release: Semaphore::new(0) });
-    let server = tokio::spawn(connection::run(far, echo.clone(), limits, Arc::new(Semaphore::new(1))));
+    let server = tokio::spawn(connection::run(far, echo.clone(), Shared::new(limits)));
     Rig { io, echo, server }
 }
 
@@ -264,4 +264,17 @@ async fn waiting_calls_end_with_their_connection() {
     drop(rig.io);
     tokio::time::timeout(PATIENCE, rig.server).await.unwrap().unwrap();
     assert_eq!(Arc::strong_count(&rig.echo), 1, "nothing of the call is left");
+}
+
+#[tokio::test]
+async fn a_flood_is_read_later() {
+    let mut rig = rig(Limits { calls_per_second: 2, ..Limits::default() });
+    for stream in [1, 3, 5] {
+        rig.send(stream, "Echo", b"").await;
+    }
+    for stream in [1, 3] {
+        assert_eq!(rig.answer().await.0, stream);
+    }
+    let third = tokio::time::timeout(Duration::from_millis(50), rig.io.read_u8()).await;
+    assert!(third.is_err(), "the third within a second waits");
 }

@@ -2,6 +2,7 @@
 
 use postern_api::host;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::{Brought, checks};
 
@@ -155,6 +156,19 @@ fn an_interface_keeps_its_name() {
 }
 
 proptest! {
+    #[test]
+    fn no_body_panics(body in prop::collection::vec(any::<u8>(), 0..256)) {
+        if let Ok(wire) = host::Interface::decode(&*body) {
+            let _ = checks::interface(&wire);
+        }
+        if let Ok(wire) = host::Routes::decode(&*body) {
+            let _ = checks::routes(&wire.routes);
+        }
+        if let Ok(wire) = host::ArpNeighbors::decode(&*body) {
+            let _ = checks::neighbors(&wire.arp_neighbors);
+        }
+    }
+
     #[test]
     fn checks_never_panic(text in ".{0,40}", number: u64, flags: u32) {
         interface_ok(|i| i.name.clone_from(&text));
