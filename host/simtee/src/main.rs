@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::Write,
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::net::{UnixDatagram, UnixListener},
     path::{Path, PathBuf},
     thread,
 };
@@ -77,7 +77,7 @@ fn bind(path: &Path) -> Result<UnixListener> {
     let in_use = || format!("cannot listen on {}", path.display());
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if UnixStream::connect(path).is_ok() {
+            if !is_stale(path) {
                 bail!("{}: somebody listens there already", in_use());
             }
             fs::remove_file(path).with_context(in_use)?;
@@ -85,4 +85,11 @@ fn bind(path: &Path) -> Result<UnixListener> {
         }
         other => other.with_context(in_use),
     }
+}
+
+/// Whether nobody listens on a socket. Asked with a socket of another type, which never takes a connection: the
+/// device is given away once.
+fn is_stale(path: &Path) -> bool {
+    let asked = UnixDatagram::unbound().and_then(|socket| socket.connect(path));
+    asked.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }

@@ -10,6 +10,7 @@ pub mod appraise;
 pub mod binding;
 pub mod certificate_table;
 pub mod collect;
+mod endorsement;
 pub mod format;
 mod memo;
 pub mod roots;

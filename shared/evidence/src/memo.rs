@@ -1,66 +1,90 @@
-//! Remembers signatures that were found good, so that no chain is verified twice.
+//! Remembers what was verified once under a set of roots, so that no chain and no report is verified twice.
 //!
-//! Whether a signature is good depends on key, message and signature alone; a remembered answer is the answer.
-//! Validity, names, extensions and everything else that may change between two looks is always looked at again.
+//! Whether a signature is good depends on key, message and signature alone, and whether a chain ends in a root on
+//! the chain and the roots alone; a remembered answer is the answer. Dates and everything that is compared with the
+//! report are looked at again each time. Another set of roots has another memo.
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use ring::{
     digest::{Context, SHA256},
-    signature::{UnparsedPublicKey, VerificationAlgorithm},
+    signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey},
 };
 
-/// A chain has two signatures and a report one; this is room for a few dozen pods.
-const CAPACITY: usize = 128;
+use crate::endorsement::Endorsement;
+
+/// Platforms whose chain is remembered; a table has some 4 KiB.
+const ENDORSEMENTS: usize = 32;
+/// Reports that are remembered: one per guest, that of its certificate.
+const REPORTS: usize = 256;
 
 #[derive(Debug, Default)]
-pub(crate) struct SignatureMemo {
-    good: Mutex<VecDeque<[u8; 32]>>,
+pub(crate) struct Memo {
+    /// Certificate tables, byte for byte, with what they were found to endorse.
+    endorsements: Mutex<VecDeque<(Vec<u8>, Arc<Endorsement>)>>,
+    /// Digests of key, report and signature that were found good.
+    reports: Mutex<VecDeque<[u8; 32]>>,
 }
 
-/// One signature to verify: `name` stands for the algorithm in the memo.
-pub(crate) struct Signed<'a> {
-    pub(crate) name: &'static str,
-    pub(crate) algorithm: &'static dyn VerificationAlgorithm,
-    pub(crate) key: &'a [u8],
-    pub(crate) message: &'a [u8],
-    pub(crate) signature: &'a [u8],
-}
-
-impl SignatureMemo {
-    /// Whether the signature is good: remembered, or verified now.
-    pub(crate) fn is_good(&self, signed: &Signed<'_>) -> bool {
-        let key = signed.fingerprint();
-        let good = || self.good.lock().unwrap_or_else(PoisonError::into_inner);
-        if good().contains(&key) {
-            return true;
+impl Memo {
+    /// What `table` endorses: remembered, or found out by `verify` now.
+    pub(crate) fn endorsement<E>(
+        &self,
+        table: &[u8],
+        verify: impl FnOnce() -> Result<Endorsement, E>,
+    ) -> Result<Arc<Endorsement>, E> {
+        let known = || self.endorsements.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, endorsement)) = known().iter().find(|(known, _)| known == table) {
+            return Ok(endorsement.clone());
         }
-        let verified = UnparsedPublicKey::new(signed.algorithm, signed.key)
-            .verify(signed.message, signed.signature)
-            .is_ok();
-        if verified {
-            let mut good = good();
-            if good.len() == CAPACITY {
-                good.pop_front();
-            }
-            good.push_back(key);
-        }
-        verified
+        let endorsement = Arc::new(verify()?);
+        remember(&mut known(), (table.to_vec(), endorsement.clone()), ENDORSEMENTS);
+        Ok(endorsement)
     }
-}
 
-impl Signed<'_> {
-    fn fingerprint(&self) -> [u8; 32] {
+    /// Whether `key` signed `report`: remembered, or verified now.
+    pub(crate) fn is_signed(&self, report: &[u8], signature: &[u8; 96], key: &[u8]) -> bool {
         let mut context = Context::new(&SHA256);
-        for field in [self.name.as_bytes(), self.key, self.message, self.signature] {
+        for field in [key, report, signature] {
             context.update(&(field.len() as u64).to_le_bytes());
             context.update(field);
         }
-        let mut out = [0; 32];
-        out.copy_from_slice(context.finish().as_ref());
-        out
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(context.finish().as_ref());
+
+        let known = || self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&fingerprint) {
+            return true;
+        }
+        let good = UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, key).verify(report, signature).is_ok();
+        if good {
+            remember(&mut known(), fingerprint, REPORTS);
+        }
+        good
+    }
+}
+
+/// Keeps the newest `capacity` entries.
+fn remember<T>(entries: &mut VecDeque<T>, entry: T, capacity: usize) {
+    if entries.len() >= capacity {
+        entries.pop_front();
+    }
+    entries.push_back(entry);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_is_forgotten_first() {
+        let mut entries = VecDeque::new();
+        for entry in 0..5 {
+            remember(&mut entries, entry, 3);
+        }
+        assert_eq!(entries, [2, 3, 4]);
     }
 }

@@ -9,7 +9,8 @@ use postern_model::Sha256;
 use ring::digest;
 
 use crate::{
-    memo::SignatureMemo,
+    endorsement::is_signed_by,
+    memo::Memo,
     x509::{Certificate, CertificateError, KeyKind},
 };
 
@@ -81,8 +82,7 @@ impl TrustedRoot {
         if !subject.contains("SIMULATED") {
             return Err(RootError::NotSimulated(subject.clone()));
         }
-        let memo = SignatureMemo::default();
-        if !crate::verify::is_signed_by(&root.ark, &root.ark, KeyKind::P384, &memo) {
+        if !is_signed_by(&root.ark, &root.ark, KeyKind::P384) {
             return Err(RootError::NotSelfSigned(subject.clone()));
         }
         Ok(root)
@@ -128,11 +128,11 @@ impl TrustedRoot {
     }
 }
 
-/// A set of roots. Clones share what they remember of verified signatures.
+/// A set of roots. Clones share what they remember of chains and reports that were verified.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedRoots {
     roots: Arc<Vec<TrustedRoot>>,
-    pub(crate) memo: Arc<SignatureMemo>,
+    pub(crate) memo: Arc<Memo>,
 }
 
 impl TrustedRoots {
@@ -157,6 +157,7 @@ impl TrustedRoots {
     #[must_use]
     pub fn with(mut self, root: TrustedRoot) -> Self {
         Arc::make_mut(&mut self.roots).push(root);
+        self.memo = Arc::default();
         self
     }
 
@@ -182,14 +183,10 @@ mod tests {
         );
         for root in roots.iter() {
             assert_eq!(root.kind(), RootKind::Amd);
-            assert!(crate::verify::is_signed_by(&root.ark, &root.ark, KeyKind::Rsa, &roots.memo));
+            assert!(is_signed_by(&root.ark, &root.ark, KeyKind::Rsa));
             let ask = root.ask.as_ref().unwrap();
             assert!(ask.is_authority);
-            assert!(
-                crate::verify::is_signed_by(ask, &root.ark, KeyKind::Rsa, &roots.memo),
-                "{}",
-                root.name()
-            );
+            assert!(is_signed_by(ask, &root.ark, KeyKind::Rsa), "{}", root.name());
         }
     }
 

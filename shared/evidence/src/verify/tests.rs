@@ -10,7 +10,9 @@ use postern_simtee::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Appraisal, ReferenceValues, TrustedRoot, appraise};
+use crate::{
+    Appraisal, ReferenceValues, TrustedRoot, appraise, certificate_table::CertificateTable, x509::Certificate,
+};
 
 /// November 2023.
 const NOW: u64 = 1_700_000_000;
@@ -204,6 +206,17 @@ fn a_remembered_signature_is_remembered_for_its_message_only() {
     bad.report[0x90] ^= 1;
     assert!(matches!(verify(&bad, &roots, NOW), Err(VerifyError::ReportSignature)));
     assert!(verify(&good, &roots, NOW).is_ok());
+}
+
+/// What is remembered under one set of roots says nothing about another.
+#[test]
+fn a_set_of_roots_remembers_for_itself() {
+    let platform = Platform::ephemeral().unwrap();
+    let evidence = evidence(&platform.launch(launch()).unwrap());
+    let without = TrustedRoots::amd();
+    let with = without.clone().with(TrustedRoot::simulated("here", platform.root_der()).unwrap());
+    assert!(verify(&evidence, &with, NOW).is_ok());
+    assert!(matches!(verify(&evidence, &without, NOW), Err(VerifyError::UnknownRoot { .. })));
 }
 
 proptest! {
