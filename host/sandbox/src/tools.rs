@@ -62,12 +62,12 @@ impl Tools {
     }
 }
 
-/// Beside this program, in an installation's `libexec`, and in a checkout's `target/tools/bin`.
+/// Beside this program, in an installation's `libexec`, and where a checkout's build puts what ships.
 fn beside_this_program() -> Vec<PathBuf> {
     let Some(directory) = env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)) else {
         return Vec::new();
     };
-    vec![directory.join("../libexec/postern"), directory.join("../../tools/bin"), directory]
+    vec![directory.join("../libexec/postern"), directory.join("../../dist/bin"), directory]
 }
 
 fn find(

@@ -1,6 +1,7 @@
 //! QEMU's arguments, by golden files and by their inverse.
 //!
 //! A golden file changes only on purpose: review its diff, then run with `UPDATE_GOLDEN=1`.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, which clippy does not see as tests
 
 use std::{fs, net::SocketAddrV4, path::Path};
 

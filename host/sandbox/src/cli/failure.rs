@@ -1,4 +1,4 @@
-//! How a command fails: what happened, why, what to do next, and the exit code.
+//! How a command fails: `postern-host: what: why`, `hint: what to do`, and the exit code.
 
 use std::{error::Error, process::ExitCode};
 
@@ -61,11 +61,11 @@ impl Failure {
     pub(crate) fn report(self) -> ExitCode {
         let mut text = format!("postern-host: {}", self.message);
         for cause in &self.causes {
-            text.push_str("\n  because ");
+            text.push_str(": ");
             text.push_str(cause);
         }
         if let Some(hint) = &self.hint {
-            text.push_str("\n  next: ");
+            text.push_str("\nhint: ");
             text.push_str(hint);
         }
         // Where standard error cannot be written, the exit code has to do.

@@ -8,6 +8,7 @@ use postern_sandbox::{
     progress::{Lines, Listener, Report},
     supervisor::{self, Stop},
 };
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -24,20 +25,20 @@ use super::{Failure, Output, start_args};
 pub(super) struct Arguments {
     #[command(flatten)]
     start: start_args::Arguments,
-    /// In a session of its own, with nothing on standard output once the pod is ready
-    #[arg(long, hide = true)]
-    detached: bool,
+    /// In a session of its own: ends with the process of this id until the pod is ready, and prints nothing from then on
+    #[arg(long, hide = true, value_name = "PID")]
+    detached_from: Option<i32>,
 }
 
 pub(super) async fn run(home: &Home, arguments: Arguments) -> Result<(), Failure> {
-    if arguments.detached {
-        // Fails only for a leader of a process group, which `start` does not make it.
-        let _ = rustix::process::setsid();
+    let detached = arguments.detached_from.is_some();
+    if let Some(parent) = arguments.detached_from {
+        detach(parent)?;
     }
     let json = arguments.start.output == Output::Json;
-    let mut progress = Progress { lines: Lines { writer: io::stdout(), json }, detached: arguments.detached };
+    let mut progress = Progress { lines: Lines { writer: io::stdout(), json }, detached };
     match supervise(home, &arguments, &mut progress).await {
-        Ok(why) if !arguments.detached && !json => super::print(&format!("ended: {why}\n")),
+        Ok(why) if !detached && !json => super::print(&format!("ended: {why}\n")),
         Ok(_) => Ok(()),
         Err(failure) => {
             if json {
@@ -48,11 +49,22 @@ pub(super) async fn run(home: &Home, arguments: Arguments) -> Result<(), Failure
     }
 }
 
+/// Into a session of its own. Until the pod is ready, a `start` that is killed is a start that nobody waits for.
+fn detach(parent: i32) -> Result<(), Failure> {
+    let failed = |error: rustix::io::Errno| Failure::internal("cannot detach", &error);
+    rustix::process::setsid().map_err(failed)?;
+    set_parent_process_death_signal(Some(Signal::TERM)).map_err(failed)?;
+    // A parent that died before the line above is never heard of.
+    match getppid().map(|pid| pid.as_raw_nonzero().get()) == Some(parent) {
+        true => Ok(()),
+        false => Err(failed(rustix::io::Errno::SRCH)),
+    }
+}
+
 async fn supervise(home: &Home, arguments: &Arguments, progress: &mut Progress) -> Result<String, Failure> {
     let plan = arguments.start.plan(home).await?;
-    init_log(
-        arguments.detached.then(|| home.root().join("pods").join(plan.name.as_str()).join("supervisor.log")),
-    );
+    let log = || home.root().join("pods").join(plan.name.as_str()).join("supervisor.log");
+    init_log(progress.detached.then(log));
     let stop = stop_on_signals()?;
     Ok(supervisor::run(home, plan, progress, stop).await?)
 }
@@ -69,6 +81,7 @@ impl Listener for Progress {
         if self.detached && matches!(report, Report::Ready { .. }) {
             let null = OpenOptions::new().write(true).open("/dev/null")?;
             rustix::stdio::dup2_stdout(&null)?;
+            set_parent_process_death_signal(None)?;
         }
         Ok(())
     }

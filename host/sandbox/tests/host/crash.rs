@@ -82,3 +82,15 @@ fn a_vsock_helper_that_is_killed_ends_the_start() {
     assert_eq!(begun.ends().code(), Some(6));
     rig.assert_nothing_left();
 }
+
+#[test]
+fn a_start_that_is_killed_takes_its_pod_with_it() {
+    let rig = Rig::new(Guest::Silent);
+    let mut begun = rig.begin("start");
+    begun.reaches("kernel");
+    let supervisor = record(&rig).supervisor;
+    begun.signal(Signal::KILL);
+    begun.ends();
+    is_gone(supervisor);
+    rig.assert_nothing_left();
+}

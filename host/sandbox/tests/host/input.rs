@@ -71,7 +71,7 @@ fn no_space_left() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(11), "{stderr}");
     assert!(stderr.contains("No space left on device"), "{stderr}");
-    assert!(stderr.contains("next: free some space"), "{stderr}");
+    assert!(stderr.contains("hint: free some space"), "{stderr}");
     rig.assert_nothing_left();
 }
 

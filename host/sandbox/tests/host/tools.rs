@@ -48,7 +48,7 @@ fn a_missing_qemu_is_named_with_what_to_do() {
     assert_eq!(output.status.code(), Some(5));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("qemu-system-x86_64 was not found"), "{stderr}");
-    assert!(stderr.contains("next: install it (apt-get install qemu-system-x86)"), "{stderr}");
+    assert!(stderr.contains("hint: install it (apt-get install qemu-system-x86)"), "{stderr}");
     rig.assert_nothing_left();
 }
 
