@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use postern_model::{ImageReference, Sha256};
 
 use super::{Inner, StoreError, operation::Operation};
@@ -11,7 +11,7 @@ use crate::{
     Auth, Image, ProgressSender, Transport,
     layer::{Expected, LayerError},
     manifest::{Document, Manifest, ManifestError, Plan, PlannedLayer, choose},
-    registry::{ATTEMPTS, Registry, RequestError, backoff},
+    registry::{Registry, RequestError, Retry},
     stream::{PipeWriter, pipe, sha256},
 };
 
@@ -58,18 +58,25 @@ pub(super) async fn pull(
         progress.layers_total = count as u32;
         progress.layers_done = (count - missing.len()) as u32;
     });
-    let registry = &registry;
-    stream::iter(missing)
-        .map(|(index, layer)| async move {
-            let at = LayerAt { index: index + 1, count };
-            fetch_and_unpack(operation, registry, layer, at, progress).await?;
-            progress.send_modify(|progress| progress.layers_done += 1);
-            Ok::<_, PullError>(())
-        })
-        .buffer_unordered(CONCURRENT_LAYERS)
-        .try_collect::<()>()
-        .await?;
+    fetch_all(operation, &registry, missing, count, progress).await?;
     Ok(operation.store(plan, vec![reference.clone()]).await?)
+}
+
+/// Boxed here, where its lifetimes have names: whoever spawns a pull could not show it to be `Send` otherwise.
+fn fetch_all<'a>(
+    operation: &'a Operation,
+    registry: &'a Registry,
+    layers: Vec<(usize, &'a PlannedLayer)>,
+    count: usize,
+    progress: &'a ProgressSender,
+) -> BoxFuture<'a, Result<(), PullError>> {
+    let fetch = move |(index, layer): (usize, &'a PlannedLayer)| async move {
+        let at = LayerAt { index: index + 1, count };
+        fetch_and_unpack(operation, registry, layer, at, progress).await?;
+        progress.send_modify(|progress| progress.layers_done += 1);
+        Ok::<_, PullError>(())
+    };
+    stream::iter(layers).map(fetch).buffer_unordered(CONCURRENT_LAYERS).try_collect().boxed()
 }
 
 async fn plan(registry: &Registry, store: &Inner, reference: &ImageReference) -> Result<Plan, PullError> {
@@ -150,23 +157,17 @@ async fn fetch(
     progress: &ProgressSender,
 ) -> Result<(), RequestError> {
     let mut received = 0;
-    let mut failures = 0;
+    let mut retry = Retry::default();
     loop {
-        let error = match transfer(registry, layer, &writer, &mut received, progress).await {
+        match transfer(registry, layer, &writer, &mut received, progress).await {
             Ok(Transfer::ReaderGone) => return Ok(()),
             // A short layer that ends cleanly is what this registry has: the reader says what is wrong with it.
             Ok(Transfer::Ended) => {
                 let _ = writer.finish().await;
                 return Ok(());
             }
-            Err(error) => error,
-        };
-        failures += 1;
-        if !error.is_transient() || failures == ATTEMPTS {
-            return Err(error);
+            Err(error) => retry.after(error).await?,
         }
-        tracing::debug!(%error, received, failures, "layer is fetched on from where it broke off");
-        tokio::time::sleep(backoff(failures)).await;
     }
 }
 
