@@ -1,5 +1,7 @@
 //! `postern-simtee` as a program: one root per state directory, one guest per socket, clear refusals.
 
+#![allow(clippy::unwrap_used, reason = "a test program: a failed step is a failed test")]
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
