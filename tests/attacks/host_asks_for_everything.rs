@@ -10,7 +10,7 @@ use crate::{
     workload::running,
 };
 
-pub const NEVER: [&str; 21] = [
+const NEVER: [&str; 21] = [
     "ExecProcess",
     "WriteStdin",
     "UpdateContainer",

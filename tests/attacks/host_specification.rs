@@ -13,101 +13,101 @@ use crate::{
 
 /// Kata's CreateContainerRequest with what a hostile host would fill in (agent.proto, oci.proto).
 #[derive(Clone, PartialEq, Message)]
-pub struct Create {
+pub(crate) struct Create {
     #[prost(string, tag = "1")]
-    pub container_id: String,
+    pub(crate) container_id: String,
     #[prost(message, repeated, tag = "4")]
-    pub devices: Vec<Device>,
+    pub(crate) devices: Vec<Device>,
     #[prost(message, repeated, tag = "5")]
-    pub storages: Vec<Storage>,
+    pub(crate) storages: Vec<Storage>,
     #[prost(message, optional, tag = "6")]
-    pub oci: Option<Spec>,
+    pub(crate) oci: Option<Spec>,
     #[prost(bool, tag = "7")]
-    pub sandbox_pidns: bool,
+    pub(crate) sandbox_pidns: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Device {
+pub(crate) struct Device {
     #[prost(string, tag = "1")]
-    pub id: String,
+    pub(crate) id: String,
     #[prost(string, tag = "2")]
-    pub kind: String,
+    pub(crate) kind: String,
     #[prost(string, tag = "3")]
-    pub vm_path: String,
+    pub(crate) vm_path: String,
     #[prost(string, tag = "4")]
-    pub container_path: String,
+    pub(crate) container_path: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Storage {
+pub(crate) struct Storage {
     #[prost(string, tag = "1")]
-    pub driver: String,
+    pub(crate) driver: String,
     #[prost(string, tag = "3")]
-    pub source: String,
+    pub(crate) source: String,
     #[prost(string, tag = "4")]
-    pub fstype: String,
+    pub(crate) fstype: String,
     #[prost(string, tag = "6")]
-    pub mount_point: String,
+    pub(crate) mount_point: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Spec {
+pub(crate) struct Spec {
     #[prost(message, optional, tag = "2")]
-    pub process: Option<Process>,
+    pub(crate) process: Option<Process>,
     #[prost(message, repeated, tag = "5")]
-    pub mounts: Vec<Mount>,
+    pub(crate) mounts: Vec<Mount>,
     #[prost(message, optional, tag = "6")]
-    pub hooks: Option<Hooks>,
+    pub(crate) hooks: Option<Hooks>,
     #[prost(map = "string, string", tag = "7")]
-    pub annotations: HashMap<String, String>,
+    pub(crate) annotations: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Process {
+pub(crate) struct Process {
     #[prost(string, repeated, tag = "4")]
-    pub args: Vec<String>,
+    pub(crate) args: Vec<String>,
     #[prost(string, repeated, tag = "5")]
-    pub env: Vec<String>,
+    pub(crate) env: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Mount {
+pub(crate) struct Mount {
     #[prost(string, tag = "1")]
-    pub destination: String,
+    pub(crate) destination: String,
     #[prost(string, tag = "2")]
-    pub source: String,
+    pub(crate) source: String,
     #[prost(string, tag = "3")]
-    pub kind: String,
+    pub(crate) kind: String,
     #[prost(string, repeated, tag = "4")]
-    pub options: Vec<String>,
+    pub(crate) options: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Hooks {
+pub(crate) struct Hooks {
     #[prost(message, repeated, tag = "1")]
-    pub prestart: Vec<Hook>,
+    pub(crate) prestart: Vec<Hook>,
     #[prost(message, repeated, tag = "2")]
-    pub poststart: Vec<Hook>,
+    pub(crate) poststart: Vec<Hook>,
     #[prost(message, repeated, tag = "3")]
-    pub poststop: Vec<Hook>,
+    pub(crate) poststop: Vec<Hook>,
     #[prost(message, repeated, tag = "4")]
-    pub create_runtime: Vec<Hook>,
+    pub(crate) create_runtime: Vec<Hook>,
     #[prost(message, repeated, tag = "5")]
-    pub create_container: Vec<Hook>,
+    pub(crate) create_container: Vec<Hook>,
     #[prost(message, repeated, tag = "6")]
-    pub start_container: Vec<Hook>,
+    pub(crate) start_container: Vec<Hook>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Hook {
+pub(crate) struct Hook {
     #[prost(string, tag = "1")]
-    pub path: String,
+    pub(crate) path: String,
     #[prost(string, repeated, tag = "2")]
-    pub args: Vec<String>,
+    pub(crate) args: Vec<String>,
 }
 
 /// Everything at once, with `evidence` as the file that would show that a hook ran.
-pub fn hostile(id: &str, annotations: &[(&str, &str)], evidence: &str) -> Create {
+pub(crate) fn hostile(id: &str, annotations: &[(&str, &str)], evidence: &str) -> Create {
     let hook = || vec![Hook { path: "/bin/touch".into(), args: vec!["touch".into(), evidence.into()] }];
     Create {
         container_id: id.into(),

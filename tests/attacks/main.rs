@@ -3,19 +3,6 @@
 //! The host of these tests owns the machine: it sends any bytes to the host endpoint, as often as it likes. What the
 //! owner has in the pod must stay as it was, and the owner must be able to read what was tried.
 
-#[path = "../conformance/kata.rs"]
-#[allow(dead_code, reason = "shared with the conformance tests; not every item is used by both")]
-mod kata;
-#[path = "../conformance/raw.rs"]
-#[allow(dead_code, reason = "shared with the conformance tests; not every item is used by both")]
-mod raw;
-#[path = "../conformance/rig.rs"]
-#[allow(dead_code, reason = "shared with the conformance tests; not every item is used by both")]
-mod rig;
-#[path = "../conformance/workload.rs"]
-#[allow(dead_code, reason = "shared with the conformance tests; not every item is used by both")]
-mod workload;
-
 mod canary_in_output;
 mod copy_file;
 mod denied_flood;
@@ -40,3 +27,5 @@ mod sanitised_answers;
 mod second_sandbox;
 mod stdio_lengths;
 mod wait_steals_exit;
+
+use postern_tests::host_endpoint::{kata, raw, rig, workload};

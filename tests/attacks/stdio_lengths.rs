@@ -39,7 +39,7 @@ async fn streams_are_idle_and_nothing_is_held() -> anyhow::Result<()> {
         assert!(reading.contains(&stream));
         assert_eq!(
             host::ReadStreamResponse::decode(&*outcome?)?.data,
-            [],
+            b"",
             "end of file, and not a byte before it"
         );
     }

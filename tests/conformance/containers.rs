@@ -50,7 +50,7 @@ async fn the_pause_container_lives_as_a_shim_expects() -> anyhow::Result<()> {
 
     let mut other = agent.host().await?;
     let nothing = other.agent("ReadStdout", &read(PAUSE, 0)).await??;
-    assert_eq!(host::ReadStreamResponse::decode(&*nothing)?.data, []);
+    assert_eq!(host::ReadStreamResponse::decode(&*nothing)?.data, b"");
     assert_eq!(code(&other.agent("WriteStdin", &process(PAUSE, "")).await?), 7);
     other.agent("CloseStdin", &process(PAUSE, "")).await??;
     other.agent("TtyWinResize", &process(PAUSE, "")).await??;
@@ -68,7 +68,7 @@ async fn the_pause_container_lives_as_a_shim_expects() -> anyhow::Result<()> {
     assert_eq!(host::WaitProcessResponse::decode(&*status)?.status, 137);
     for stream in [stdout, stderr] {
         let end = ended.remove(&stream).unwrap()?;
-        assert_eq!(host::ReadStreamResponse::decode(&*end)?.data, [], "end of file");
+        assert_eq!(host::ReadStreamResponse::decode(&*end)?.data, b"", "end of file");
     }
     let again = host.agent("WaitProcess", &process(PAUSE, "")).await??;
     assert_eq!(host::WaitProcessResponse::decode(&*again)?.status, 137, "waiting does not reap");

@@ -2,10 +2,8 @@
 //! independent ttRPC implementation.
 
 mod containers;
-mod kata;
 mod lifecycle;
 mod peer;
-mod raw;
-mod rig;
 mod wire;
-mod workload;
+
+use postern_tests::host_endpoint::{kata, raw, rig, workload};

@@ -1,7 +1,5 @@
 //! Framing and codes.
 
-use std::time::Duration;
-
 use postern_api::{
     host,
     ttrpc::{FrameKind, Header, MAX_BODY, request_frame},

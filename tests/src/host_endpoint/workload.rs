@@ -3,9 +3,9 @@
 use postern_api::owner::{
     ApplyRequest, ContainerSpec, CreateRequest, Exit, LogsRequest, StartRequest, WaitRequest,
 };
-use postern_tests::{archive::ImageRecipe, owner::Door};
 
-use crate::{raw::Host, rig::Agent};
+use super::{raw::Host, rig::Agent};
+use crate::{archive::ImageRecipe, owner::Door};
 
 pub const IMAGE: &str = "busybox:test";
 

@@ -7,9 +7,9 @@ use postern_api::{
     host,
     owner::{AuditRecord, AuditRequest, HandoverRequest, InspectPodRequest, InspectPodResponse},
 };
-use postern_tests::{agent, owner::Door};
 
-use crate::raw::Host;
+use super::raw::Host;
+use crate::{agent, owner::Door};
 
 /// How long an agent may take to end once it was told to.
 pub const PATIENCE: Duration = Duration::from_secs(30);
