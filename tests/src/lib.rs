@@ -6,6 +6,7 @@ pub mod agent;
 pub mod archive;
 pub mod home;
 pub mod host;
+pub mod host_endpoint;
 pub mod owner;
 pub mod process;
 pub mod programs;
