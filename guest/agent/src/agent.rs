@@ -1,6 +1,10 @@
 //! The agent once it knows where it runs: builds the pod, opens both doors, and takes everything down at the end.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use postern_container::{Reaper, Runtime, RuntimeConfig};
@@ -25,6 +29,8 @@ use crate::{
 pub struct Place {
     /// A file system of the agent's own, in memory, which no container sees as a whole.
     pub data_dir: PathBuf,
+    /// This very program, for workers.
+    pub program: PathBuf,
     /// Control group below which containers get theirs, relative to the root of the hierarchy.
     pub cgroup_parent: String,
     pub owner_listen: SocketAddr,
@@ -39,10 +45,10 @@ pub async fn serve(
     host: HostListener,
     serving: impl FnOnce(SocketAddr, &Stamps) -> Result<()>,
 ) -> Result<()> {
-    let Place { data_dir, cgroup_parent, owner_listen, network, mut stamps } = place;
+    let Place { data_dir, program, cgroup_parent, owner_listen, network, mut stamps } = place;
     let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
-    let engine = engine(&data_dir, cgroup_parent)?;
+    let engine = engine(&data_dir, program, cgroup_parent)?;
     let (pod, driver) = PodHandle::start(engine)?;
     let endpoint = Endpoint::bind(owner_listen)
         .await
@@ -76,9 +82,9 @@ pub async fn serve(
     Ok(())
 }
 
-fn engine(data_dir: &std::path::Path, cgroup_parent: String) -> Result<Engine> {
+fn engine(data_dir: &Path, program: PathBuf, cgroup_parent: String) -> Result<Engine> {
     let reaper = Reaper::start().context("becoming the reaper of the pod's processes")?;
-    let config = RuntimeConfig::new(data_dir.join("runtime"), "/proc/self/exe", cgroup_parent);
+    let config = RuntimeConfig::new(data_dir.join("runtime"), program, cgroup_parent);
     let runtime = Runtime::new(config, reaper).context("starting the container runtime")?;
     let store =
         Store::open(&data_dir.join("images"), ImageLimits::default()).context("opening the image store")?;

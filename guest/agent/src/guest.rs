@@ -45,6 +45,7 @@ fn serve(booted: Booted) -> Result<()> {
     runtime::build()?.block_on(async {
         let place = Place {
             data_dir,
+            program: "/proc/self/exe".into(),
             cgroup_parent: cgroup_parent.to_string_lossy().into_owned(),
             owner_listen: (Ipv4Addr::UNSPECIFIED, OWNER_PORT).into(),
             network: Arc::new(Netlink::start().await?),

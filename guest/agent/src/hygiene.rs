@@ -9,8 +9,8 @@ const ARENAS: i32 = 1;
 /// Allocations from here on are their own mappings and go back to the kernel when freed. Fixed, because glibc otherwise
 /// raises it with the first large message, and every later peak stays resident.
 const MMAP_THRESHOLD: i32 = 1 << 20;
-/// Free memory at the top of the heap beyond this goes back to the kernel.
-const TRIM_THRESHOLD: i32 = 512 << 10;
+/// Free memory at the top of the heap beyond this goes back to the kernel at once; the rest when a connection ends.
+const TRIM_THRESHOLD: i32 = 8 << 20;
 
 #[derive(Debug, thiserror::Error)]
 #[error("protecting the process's memory")]

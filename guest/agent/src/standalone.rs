@@ -42,6 +42,8 @@ pub fn run(config: Standalone) -> Result<()> {
     let scratch = Scratch::make()?;
     let place = Place {
         data_dir: scratch.path.clone(),
+        // Not /proc/self/exe: that file is on a mount of the namespace that was left.
+        program: env::current_exe().context("finding this program")?,
         cgroup_parent: scratch.name.clone(),
         owner_listen: config.owner_listen,
         network: Arc::new(Recorder::default()),

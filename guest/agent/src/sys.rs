@@ -17,6 +17,12 @@ pub(crate) fn tune_allocator(arenas: i32, mmap_threshold: i32, trim_threshold: i
     }
 }
 
+/// Gives free memory back to the kernel.
+pub(crate) fn trim_memory() {
+    // SAFETY: malloc_trim(3) takes the heap's locks itself and moves no live allocation.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Mounts, host name and IPC of this process's own from here on. To be called before there is a second thread.
 pub(crate) fn leave_namespaces() -> io::Result<()> {
     let flags = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;

@@ -1,4 +1,4 @@
-//! `Pod.Apply`: declares containers. They are not started by it; a host's trigger may start those that say so.
+//! `Pod.Apply`: declares containers. Nothing is started by it; a host's trigger may start those that say so.
 
 use postern_api::owner::{ApplyRequest, ApplyResponse};
 use postern_model::{ContainerSpec, OperationKind};

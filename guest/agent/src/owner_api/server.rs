@@ -20,6 +20,7 @@ use tonic::{body::Body, codegen::Service as _};
 use tracing::debug;
 
 use super::session::{Session, Shared};
+use crate::sys;
 
 /// Connections at once, authenticated or not.
 const MAX_CONNECTIONS: usize = 64;
@@ -121,6 +122,8 @@ impl Connection {
             Err(_) => debug!("handshake failed"),
         }
         drop(slot);
+        // What the connection moved need not stay resident.
+        sys::trim_memory();
     }
 }
 

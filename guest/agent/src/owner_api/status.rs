@@ -11,6 +11,8 @@ use crate::pod::PodError;
 
 /// Longest text of a status; gRPC carries it in a header.
 const MAX_TEXT: usize = 4096;
+/// Metadata key of the exit code of a process that could not be started.
+const EXIT_METADATA: &str = "postern-exit";
 
 /// This layer's fact and every cause below it.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
@@ -70,7 +72,12 @@ pub(super) fn pod(error: PodError) -> Status {
         PodError::Failed { .. } | PodError::Undo { .. } => below(&error),
         PodError::WrongPermit { .. } => Code::Internal,
     };
-    Status::new(code, chain(&error))
+    let mut status = Status::new(code, chain(&error));
+    if let Some(code) = shell_code(&error) {
+        // For callers that end with a process's code and got none: what a shell would have said.
+        status.metadata_mut().insert(EXIT_METADATA, code.into());
+    }
+    status
 }
 
 /// The code of what a layer below the pod said.

@@ -131,12 +131,6 @@ pub(super) enum Done {
         result: Result<(), PodError>,
         reply: Option<Reply>,
     },
-    /// Every declared container exists, or one could not be made.
-    Applied {
-        names: Vec<ContainerName>,
-        result: Result<(), PodError>,
-        reply: Reply<Vec<ContainerName>>,
-    },
     PauseCreated {
         id: HostId,
         result: Result<Process, PodError>,

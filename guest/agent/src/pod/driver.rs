@@ -94,7 +94,9 @@ impl Driver {
                 let _ = reply.send(self.request_stop(&permit, &id));
             }
             Command::Forget { permit, id, reply } => self.forget(&permit, &id, reply),
-            Command::Apply { permit, specs, reply } => self.apply(&permit, specs, reply),
+            Command::Apply { permit, specs, reply } => {
+                let _ = reply.send(self.apply(&permit, specs));
+            }
             Command::Create { permit, spec, reply } => {
                 match self.check(&permit, OperationKind::CreateContainer, Declared::No) {
                     Ok(()) => self.create(*spec, reply),
@@ -234,7 +236,6 @@ impl Driver {
                 self.publish();
                 let _ = reply.send(result);
             }
-            Done::Applied { names, result, reply } => self.start_declared(names, result, reply),
             Done::Exited { name, run, exit } => self.exited(&name, run, exit),
             Done::Removed { name, result, reply } => {
                 self.removed(&name, result.is_ok());

@@ -195,7 +195,7 @@ impl PodHandle {
         self.ask(|reply| Command::End { permit, reply }).await
     }
 
-    /// Declares containers, creates and starts those that do not run yet.
+    /// Declares containers; starts none.
     pub async fn apply(
         &self,
         permit: Permit,

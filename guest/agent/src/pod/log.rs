@@ -74,6 +74,7 @@ struct Ring {
 /// See the module.
 #[derive(Debug)]
 pub struct Log {
+    patience: Duration,
     ring: Mutex<Ring>,
     /// More bytes, or the end.
     news: Notify,
@@ -83,6 +84,10 @@ pub struct Log {
 
 impl Log {
     pub fn new(capacity: usize) -> Arc<Self> {
+        Self::with_patience(capacity, HOLD_PATIENCE)
+    }
+
+    fn with_patience(capacity: usize, patience: Duration) -> Arc<Self> {
         let ring = Ring {
             capacity,
             data: VecDeque::new(),
@@ -92,7 +97,7 @@ impl Log {
             next_hold: 0,
             closed: true,
         };
-        Arc::new(Self { ring: Mutex::new(ring), news: Notify::new(), room: Notify::new() })
+        Arc::new(Self { patience, ring: Mutex::new(ring), news: Notify::new(), room: Notify::new() })
     }
 
     /// A process is about to write: followers wait for it.
@@ -116,7 +121,7 @@ impl Log {
             bytes = &bytes[taken..];
             if taken > 0 {
                 self.news.notify_waiters();
-            } else if timeout(HOLD_PATIENCE, room).await.is_err() {
+            } else if timeout(self.patience, room).await.is_err() {
                 self.ring().drop_slowest_holds();
             }
         }

@@ -85,9 +85,9 @@ async fn a_holder_loses_nothing_and_leaving_lets_the_writer_go_on() {
     writer.await.unwrap();
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_holder_that_takes_nothing_does_not_stop_the_container_for_ever() {
-    let log = Log::new(4096);
+    let log = Log::with_patience(4096, Duration::from_millis(1));
     log.open();
     let mut stuck = log.attached_reader(From::Now);
     log.append(Stream::Stdout, &[b'x'; 10_000]).await;
