@@ -11,16 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use postern_launch::init_data::{MAGIC, MAX_DEVICE};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::inotify::{self, CreateFlags, WatchFlags},
 };
 
-/// The first bytes of an init-data device: a magic word, then the length of what follows, little-endian.
-const MAGIC: [u8; 8] = *b"initdata";
-const HEADER: usize = 16;
-/// The largest device that is read, header included.
-const MAX_DEVICE: u64 = 4 << 20;
+/// The magic word, then the length of what follows, little-endian.
+const HEADER: usize = MAGIC.len() + 8;
 /// Drivers have probed when their module is loaded, so a device is there or a moment late.
 const APPEARS_WITHIN: Duration = Duration::from_secs(5);
 /// More disks than any pod has.
@@ -100,7 +98,7 @@ fn the_one(disks: &[PathBuf]) -> Result<Option<PathBuf>, DeviceError> {
         let mut header = Vec::with_capacity(HEADER);
         let read = File::open(disk).and_then(|file| file.take(HEADER as u64).read_to_end(&mut header));
         read.map_err(DeviceError::io("reading", disk))?;
-        if !header.starts_with(&MAGIC) {
+        if !header.starts_with(MAGIC) {
             continue;
         }
         if let Some(first) = one {
@@ -118,7 +116,7 @@ fn read(device: &Path) -> Result<Vec<u8>, DeviceError> {
     file.read_exact(&mut header).map_err(failed("reading", device))?;
     let [_, _, _, _, _, _, _, _, length @ ..] = header;
     let length = u64::from_le_bytes(length);
-    let limit = MAX_DEVICE - HEADER as u64;
+    let limit = (MAX_DEVICE - HEADER) as u64;
     if length > limit {
         return Err(DeviceError::TooLong { device: device.into(), length, limit });
     }
@@ -153,7 +151,7 @@ mod tests {
     use super::*;
 
     fn device(payload: &[u8]) -> Vec<u8> {
-        [&MAGIC, &(payload.len() as u64).to_le_bytes(), payload].concat()
+        [&MAGIC[..], &(payload.len() as u64).to_le_bytes(), payload].concat()
     }
 
     fn with(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Result<Vec<u8>, DeviceError>) {
@@ -187,11 +185,11 @@ mod tests {
     fn refuses_more_than_it_wants_to_read_and_less_than_was_claimed() {
         let claimed = [&MAGIC[..], &u64::MAX.to_le_bytes()].concat();
         assert!(matches!(with(&[("vda", &claimed)]).1, Err(DeviceError::TooLong { length: u64::MAX, .. })));
-        let claimed = [&MAGIC[..], &(MAX_DEVICE - 15).to_le_bytes()].concat();
+        let claimed = [&MAGIC[..], &(MAX_DEVICE as u64 - 15).to_le_bytes()].concat();
         assert!(matches!(with(&[("vda", &claimed)]).1, Err(DeviceError::TooLong { .. })));
         let short = &device(b"owner")[..18];
         assert!(matches!(with(&[("vda", short)]).1, Err(DeviceError::Io { action: "reading", .. })));
-        assert!(matches!(with(&[("vda", &MAGIC)]).1, Err(DeviceError::Io { action: "reading", .. })));
+        assert!(matches!(with(&[("vda", MAGIC)]).1, Err(DeviceError::Io { action: "reading", .. })));
     }
 
     #[test]

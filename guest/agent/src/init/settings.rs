@@ -2,15 +2,13 @@
 
 use std::{fs, io, path::Path};
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-
 /// A setting the kernel has and did not take.
 #[derive(Debug, thiserror::Error)]
-pub enum SettingError {
-    #[error("setting {name} to {value:?}")]
-    Sysctl { name: &'static str, value: &'static str, source: io::Error },
-    #[error("keeping the agent's memory out of core dumps")]
-    CoreDump(#[source] io::Error),
+#[error("setting {name} to {value:?}")]
+pub struct SettingError {
+    name: &'static str,
+    value: &'static str,
+    source: io::Error,
 }
 
 /// In this order: the last one ends the loading of modules for good.
@@ -52,11 +50,8 @@ pub(super) fn apply() -> Result<(), SettingError> {
             Ok(()) => {}
             // A kernel built without the feature has nothing to set.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(SettingError::Sysctl { name, value, source }),
+            Err(source) => return Err(SettingError { name, value, source }),
         }
     }
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    setrlimit(Resource::Core, none)
-        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
-        .map_err(|error| SettingError::CoreDump(error.into()))
+    Ok(())
 }

@@ -138,7 +138,7 @@ async fn keeps_its_promises(network: &dyn NetworkConfigurator) {
 
     let wanted = config("eth7", &[("10.0.2.15", 24), ("fd00::15", 64)]);
     assert_eq!(network.update_interface(wanted.clone()).await.unwrap(), wanted);
-    assert_eq!(network.interfaces().await.unwrap(), [wanted.clone()]);
+    assert_eq!(network.interfaces().await.unwrap(), std::slice::from_ref(&wanted));
 
     let routes =
         vec![gateway("eth7", "10.0.2.2"), Route::parse("eth7", "10.9.0.0/16", "10.0.2.3", "").unwrap()];
@@ -156,7 +156,7 @@ async fn keeps_its_promises(network: &dyn NetworkConfigurator) {
     // Other addresses replace these, and a name can change.
     let renamed = config("net0", &[("10.0.3.1", 24)]);
     network.update_interface(renamed.clone()).await.unwrap();
-    assert_eq!(network.interfaces().await.unwrap(), [renamed]);
+    assert_eq!(network.interfaces().await.unwrap(), std::slice::from_ref(&renamed));
 
     let addresses = vec![InterfaceAddress::parse("10.0.0.1", 24).unwrap(); MAX_ADDRESSES + 1];
     let crowded = network.update_interface(InterfaceConfig { addresses, ..config("net0", &[]) }).await;
