@@ -4,9 +4,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use postern_api::owner::{
     AttachStart, CloseStdin, ContainerSpec, CopyInBegin, CopyInRequest, CopyOutRequest, CreateRequest,
-    ExecStart, Exit, LogsRequest, ProcessInput, PushBegin, PushRequest, RemoveRequest, StartRequest,
-    StopRequest, WaitRequest, copy_in_request, copy_out_response, process_input, process_output,
-    push_request,
+    ExecStart, Exit, LogsRequest, PauseRequest, PortForwardRequest, ProcessInput, PushBegin, PushRequest,
+    RemoveRequest, StartRequest, StopRequest, TopRequest, UnpauseRequest, WaitRequest, WindowSize,
+    copy_in_request, copy_out_response, port_forward_request, process_input, process_output, push_request,
 };
 use tonic::Code;
 
@@ -207,4 +207,117 @@ async fn copies_both_ways() {
         }
     };
     assert_eq!(missing.code(), Code::NotFound, "{missing}");
+}
+
+async fn processes(owner: &mut Owner, container: &str) -> Vec<Vec<String>> {
+    let top = owner.containers.top(TopRequest { container: container.into() }).await.unwrap().into_inner();
+    top.processes.into_iter().map(|process| process.command).collect()
+}
+
+#[tokio::test]
+async fn a_terminal_has_the_callers_size() {
+    let (_agent, mut owner) = rig::owned().await;
+    push(&mut owner).await;
+    run(&mut owner, spec("web", &["sleep", "1000"])).await;
+    let size = Some(WindowSize { rows: 31, columns: 97 });
+    let start = ExecStart { terminal: true, stdin: true, size, ..command("web", &["sh"]) };
+    let typed = b"stty size; tty; exit 5\n";
+    let ran = exec(&mut owner, start, typed).await;
+    let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(text.contains("31 97\r\n") && text.contains("/dev/pts/"), "{text}");
+    assert_eq!(ran.exit.code, 5);
+    assert!(ran.stderr.is_empty());
+}
+
+#[tokio::test]
+async fn who_leaves_takes_the_command_along() {
+    let (_agent, mut owner) = rig::owned().await;
+    push(&mut owner).await;
+    run(&mut owner, spec("web", &["sleep", "1000"])).await;
+    for start in [
+        command("web", &["sleep", "2000"]),
+        ExecStart { terminal: true, stdin: true, ..command("web", &["sh", "-c", "sleep 3000; true"]) },
+        command("web", &["sh", "-c", "trap '' HUP; sleep 4000; true"]),
+    ] {
+        // The input stays open, as from a user who types nothing.
+        let (input, messages) = tokio::sync::mpsc::channel(1);
+        input.send(self::input(process_input::Kind::Exec(start))).await.unwrap();
+        let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+        let mut answers = owner.containers.exec(messages).await.unwrap().into_inner();
+        assert!(matches!(
+            answers.next().await.unwrap().unwrap().kind.unwrap(),
+            process_output::Kind::Started(_)
+        ));
+        assert!(processes(&mut owner, "web").await.len() > 1);
+        drop(answers);
+    }
+    let gone = async {
+        while processes(&mut owner, "web").await.len() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let gone = tokio::time::timeout(std::time::Duration::from_secs(20), gone).await;
+    assert!(gone.is_ok(), "{:?}", processes(&mut owner, "web").await);
+}
+
+#[tokio::test]
+async fn hundreds_of_execs_leave_no_descriptor() {
+    let (agent, mut owner) = rig::owned().await;
+    push(&mut owner).await;
+    run(&mut owner, spec("web", &["sleep", "1000"])).await;
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", agent.child.id())).unwrap().count();
+    for _ in 0..10 {
+        assert_eq!(exec(&mut owner, command("web", &["true"]), b"").await.exit.code, 0);
+    }
+    let before = open();
+    for _ in 0..200 {
+        assert_eq!(exec(&mut owner, command("web", &["true"]), b"").await.exit.code, 0);
+    }
+    let after = open();
+    assert!(after <= before + 3, "{before} descriptors, then {after}");
+}
+
+#[tokio::test]
+async fn pause_and_remove_follow_the_state() {
+    let (_agent, mut owner) = rig::owned().await;
+    push(&mut owner).await;
+    run(&mut owner, spec("web", &["sleep", "1000"])).await;
+    let early = owner.containers.remove(RemoveRequest { container: "web".into(), force: false }).await;
+    assert_eq!(early.unwrap_err().code(), Code::FailedPrecondition);
+    owner.containers.pause(PauseRequest { container: "web".into() }).await.unwrap();
+    let again = owner.containers.pause(PauseRequest { container: "web".into() }).await;
+    assert_eq!(again.unwrap_err().code(), Code::FailedPrecondition);
+    let frozen = stream::iter([input(process_input::Kind::Exec(command("web", &["true"])))]);
+    assert_eq!(owner.containers.exec(frozen).await.unwrap_err().code(), Code::FailedPrecondition);
+    owner.containers.unpause(UnpauseRequest { container: "web".into() }).await.unwrap();
+    assert_eq!(exec(&mut owner, command("web", &["true"]), b"").await.exit.code, 0);
+    owner.containers.remove(RemoveRequest { container: "web".into(), force: true }).await.unwrap();
+    // The name is free again.
+    run(&mut owner, ContainerSpec { auto_remove: true, ..spec("web", &["true"]) }).await;
+}
+
+#[tokio::test]
+async fn a_forwarded_port_echoes_and_closes() {
+    let (_agent, mut owner) = rig::owned().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut socket, &mut text).unwrap();
+        text.reverse();
+        std::io::Write::write_all(&mut socket, &text).unwrap();
+    });
+    let messages = [
+        port_forward_request::Kind::Port(port.into()),
+        port_forward_request::Kind::Data(Bytes::from_static(b"postern")),
+        port_forward_request::Kind::Close(true),
+    ];
+    let messages = messages.map(|kind| PortForwardRequest { kind: Some(kind) });
+    let mut answers = owner.containers.port_forward(stream::iter(messages)).await.unwrap().into_inner();
+    let mut text = Vec::new();
+    while let Some(answer) = answers.next().await {
+        text.extend_from_slice(&answer.unwrap().data);
+    }
+    assert_eq!(text, b"nretsop");
 }
