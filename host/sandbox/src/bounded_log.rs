@@ -112,13 +112,15 @@ impl Tail {
         lines[lines.len().saturating_sub(count)..].iter().map(|&line| line.to_owned()).collect()
     }
 
-    /// Waits until a line in the tail begins with `prefix`; never comes if the log ends without one.
+    /// Waits for a whole line in the tail that begins with `prefix`; never comes if the log ends without one.
     pub async fn line_starting_with(&self, prefix: &str) -> String {
         let mut seen = self.seen.clone();
         loop {
             // Whatever comes after this is a change.
             let complete = seen.borrow_and_update().complete;
-            if let Some(line) = self.text().lines().find(|line| line.starts_with(prefix)) {
+            let text = self.text();
+            let mut whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+            if let Some(line) = whole.find(|line| line.starts_with(prefix)) {
                 return line.trim_end().to_owned();
             }
             if complete || seen.changed().await.is_err() {
@@ -180,14 +182,15 @@ mod tests {
         let tail = log.tail();
         let (mut writer, reader) = tokio::io::duplex(64);
         let write = async {
-            writer.write_all(b"kernel noise\r\npost").await.unwrap();
-            writer.write_all(b"ern: booted\r\n").await.unwrap();
+            writer.write_all(b"kernel noise\r\npostern: boo").await.unwrap();
+            tail.seen.clone().wait_for(|progress| progress.bytes == 26).await.unwrap();
+            writer.write_all(b"ted\r\n").await.unwrap();
             writer
         };
         let (line, _writer) = tokio::select! {
             () = log.copy(reader) => panic!("the writer is still there"),
             found = async { tokio::join!(tail.line_starting_with("postern: "), write) } => found,
         };
-        assert!(line.starts_with("postern: "));
+        assert_eq!(line, "postern: booted");
     }
 }

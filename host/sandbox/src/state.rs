@@ -434,6 +434,8 @@ impl LockedPod {
         let _ = fs::remove_file(self.path(crate::supervisor::INIT_DATA_FILE));
         self.record.status = PodStatus::Ended;
         self.record.children.clear();
+        self.record.endpoint = None;
+        self.record.vsock = None;
         self.record.end = Some(why);
         self.save()
     }

@@ -46,18 +46,31 @@ pub(super) fn describe(pod: &Pod) -> Result<Value, Failure> {
 
 fn write_fields(text: &mut String, value: &Value, depth: usize) {
     let Some(fields) = value.as_object() else { return };
-    for (name, value) in fields {
+    for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
         let label = name.replace('_', " ");
         // Writing into a String cannot fail.
         let _ = match value {
-            Value::Null => Ok(()),
             Value::Object(_) => {
-                let _ = writeln!(text, "{:depth$}{label}", "");
+                let heading = writeln!(text, "{:depth$}{label}", "");
                 write_fields(text, value, depth + 2);
-                Ok(())
+                heading
             }
-            Value::String(value) => writeln!(text, "{:depth$}{label:<20} {value}", ""),
-            value => writeln!(text, "{:depth$}{label:<20} {value}", ""),
+            Value::Array(items) => {
+                let items: Vec<String> = items.iter().map(in_line).collect();
+                writeln!(text, "{:depth$}{label:<20} {}", "", items.join(", "))
+            }
+            value => writeln!(text, "{:depth$}{label:<20} {}", "", in_line(value)),
         };
+    }
+}
+
+/// A value in few words: `vmm 182`, `qemu 16159 481866`.
+fn in_line(value: &Value) -> String {
+    let join = |parts: Vec<String>| parts.join(" ");
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => join(items.iter().map(in_line).collect()),
+        Value::Object(fields) => join(fields.values().rev().map(in_line).collect()),
+        other => other.to_string(),
     }
 }

@@ -236,8 +236,8 @@ async fn await_agent(
     let step = async {
         let found = tokio::select! {
             client = answering.agent() => client,
-            _ = qemu.stdout().line_starting_with(AGENT_LINE) => {
-                stages.done(|millis| Report::Kernel { millis })?;
+            line = qemu.stdout().line_starting_with(AGENT_LINE) => {
+                stages.done_before(agents_own(&line), |millis| Report::Kernel { millis })?;
                 // Anew: an attempt from before the guest had a vsock may wait for an answer that never comes.
                 answering.agent().await
             }
@@ -249,6 +249,19 @@ async fn await_agent(
         })
     };
     parts.unless_ended(step).await
+}
+
+/// What of a line such as `postern: booted kernel 2435 ms, mounts 62 ms, modules 564 ms` is not the kernel's. The guest may
+/// say what it likes: it is shown, and nothing depends on it.
+fn agents_own(line: &str) -> Duration {
+    let Some(steps) = line.strip_prefix(AGENT_LINE).and_then(|line| line.strip_prefix("booted ")) else {
+        return Duration::ZERO;
+    };
+    let step = |step: &str| {
+        let (name, millis) = step.trim().strip_suffix(" ms")?.rsplit_once(' ')?;
+        (name != "kernel").then(|| millis.parse::<u32>().ok()).flatten()
+    };
+    steps.split(',').filter_map(step).map(|millis| Duration::from_millis(millis.into())).sum()
 }
 
 fn remember(pod: &mut LockedPod, child: &Managed) -> Result<(), StartError> {
@@ -289,9 +302,14 @@ impl<'a> Stages<'a> {
 
     /// The stage that has just ended.
     fn done(&mut self, report: fn(u64) -> Report) -> Result<(), StartError> {
-        let now = Instant::now();
-        let took = millis(now.duration_since(self.last));
-        self.last = now;
+        self.done_before(Duration::ZERO, report)
+    }
+
+    /// The stage that ended this long ago.
+    fn done_before(&mut self, ago: Duration, report: fn(u64) -> Report) -> Result<(), StartError> {
+        let end = Instant::now().checked_sub(ago).map_or(self.last, |end| end.max(self.last));
+        let took = millis(end.duration_since(self.last));
+        self.last = end;
         let report = report(took);
         self.millis.push((report.stage().to_owned(), took));
         self.report(&report)
@@ -299,5 +317,19 @@ impl<'a> Stages<'a> {
 
     fn report(&mut self, report: &Report) -> Result<(), StartError> {
         self.listener.report(report).map_err(StartError::Abandoned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_part_of_a_boot_is_told_from_the_kernels() {
+        let line = "postern: booted kernel 2435 ms, mounts 62 ms, init data 57 ms, serving 263 ms";
+        assert_eq!(agents_own(line), Duration::from_millis(382));
+        for line in ["postern: ready", "postern: booted", "postern: booted kernel x ms, a -1 ms,, 5 ms", ""] {
+            assert_eq!(agents_own(line), Duration::ZERO, "{line}");
+        }
     }
 }
