@@ -55,6 +55,8 @@ pub(crate) enum Risk {
 
 macro_rules! verbs {
     ($($(#[$attribute:meta])* $variant:ident => $module:ident, $ending:ident;)*) => {
+        // Made once per run: the size of its largest variant costs nothing.
+        #[allow(clippy::large_enum_variant)]
         #[derive(Debug, Subcommand)]
         enum Verb {
             $($(#[$attribute])* $variant(verbs::$module::Args),)*

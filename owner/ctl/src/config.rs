@@ -93,7 +93,7 @@ mod tests {
     fn a_mistake_is_named_with_its_line() {
         for (text, place, what) in [
             ("\nimage_dri = \"/i\"\n", "config.toml:2:1", "image_dri"),
-            ("[pod]\nmemory = \"lots\"\n", "config.toml:2:10", "not a size"),
+            ("[pod]\nmemory = \"lots\"\n", "config.toml:2:10", "unknown unit"),
             ("[pod]\ncpus = 0\n", "config.toml:2:8", "CPUs"),
             ("minimum_tcb = \"snp=8\"\n", "config.toml:1:15", "TCB version"),
             ("a = \n", "config.toml:1:", ""),

@@ -2,7 +2,7 @@
 //! never as a reason to trust.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 
 use postern_launch::{Accelerator, Machine, PodShape};
 use postern_model::PodName;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::Command,
@@ -28,7 +28,8 @@ const PROGRAM: &str = "postern-host";
 const PROBE: Duration = Duration::from_secs(120);
 /// An emulated guest on a loaded machine takes its time; postern-host has deadlines of its own below this.
 const START: Duration = Duration::from_secs(300);
-const STOP: Duration = Duration::from_secs(60);
+/// It asks the guest, then QEMU, then the kernel.
+const STOP: Duration = Duration::from_secs(120);
 /// Most that is read of what it prints.
 const MAX_OUTPUT: u64 = 1 << 20;
 /// Exit code of postern-host for a name it does not know.
@@ -48,7 +49,6 @@ pub(crate) struct Probe {
 #[serde(rename_all = "kebab-case", tag = "stage")]
 pub(crate) enum Report {
     Ready {
-        millis: u64,
         endpoint: String,
     },
     Failed {
@@ -61,8 +61,8 @@ pub(crate) enum Report {
     Stage(Stage),
 }
 
-/// A part of a boot and when it was done, counted from the start.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
+/// A part of a boot and how long it took.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Stage {
     pub(crate) stage: String,
     pub(crate) millis: u64,
@@ -108,8 +108,15 @@ impl HostProgram {
     }
 
     /// Asks what this machine offers.
-    pub(crate) async fn probe(&self) -> Result<Probe, Failure> {
-        let output = self.run(&["probe", "--output", "json"], PROBE).await?;
+    pub(crate) async fn probe(&self, image_dir: &Path) -> Result<Probe, Failure> {
+        let args = [
+            "probe".as_ref(),
+            "--image".as_ref(),
+            image_dir.as_os_str(),
+            "--output".as_ref(),
+            "json".as_ref(),
+        ];
+        let output = self.run(&args, PROBE).await?;
         match output.code {
             0 => serde_json::from_str(&output.stdout)
                 .or_fail(|| format!("cannot understand `{PROGRAM} probe`")),
@@ -153,15 +160,12 @@ impl HostProgram {
         };
         let all = async { tokio::join!(listen, complain, child.wait()) };
         let cannot = || format!("cannot boot pod {}", request.name);
-        let ((mut stages, end), said, status) = tokio::time::timeout(START, all).await.map_err(|_| {
+        let ((stages, end), said, status) = tokio::time::timeout(START, all).await.map_err(|_| {
             Failure::new(Exit::Unreachable, cannot())
                 .caused_by(format!("it was not ready within {} s", START.as_secs()))
         })?;
         match end {
-            Some(Report::Ready { millis, endpoint }) => {
-                stages.push(Stage { stage: "ready".into(), millis });
-                Ok((endpoint, stages))
-            }
+            Some(Report::Ready { endpoint }) => Ok((endpoint, stages)),
             Some(Report::Failed { message, causes, hint }) => {
                 let why = std::iter::once(message).chain(causes).collect::<Vec<_>>().join(": ");
                 let failure = Failure::general(cannot()).caused_by(why);
@@ -179,13 +183,12 @@ impl HostProgram {
 
     /// Ends the VM and takes everything of it off this machine. A name it does not know is fine.
     pub(crate) async fn remove(&self, name: &PodName) -> Result<(), Failure> {
-        for verb in ["stop", "rm"] {
-            let output = self.run(&[verb, name.as_str()], STOP).await?;
-            if output.code != 0 && output.code != UNKNOWN_POD {
-                return Err(output.failure(format!("`{PROGRAM} {verb} {name}` failed")));
-            }
+        let args = ["rm", "--stop", name.as_str()].map(OsStr::new);
+        let output = self.run(&args, STOP).await?;
+        match output.code {
+            0 | UNKNOWN_POD => Ok(()),
+            _ => Err(output.failure(format!("cannot take pod {name} off this machine"))),
         }
-        Ok(())
     }
 
     fn command(&self) -> Command {
@@ -200,10 +203,10 @@ impl HostProgram {
         command
     }
 
-    async fn run(&self, args: &[&str], limit: Duration) -> Result<Output, Failure> {
+    async fn run(&self, args: &[&OsStr], limit: Duration) -> Result<Output, Failure> {
         let mut command = self.command();
         command.args(args);
-        let shown = || format!("`{PROGRAM} {}`", args.join(" "));
+        let shown = || format!("`{PROGRAM} {}`", args.join(OsStr::new(" ")).display());
         let output = tokio::time::timeout(limit, command.output())
             .await
             .map_err(|_| {
@@ -281,7 +284,7 @@ mod tests {
         );
         assert_eq!(
             read(r#"{"stage":"ready","millis":9,"endpoint":"tcp://127.0.0.1:1","directory":"/x"}"#),
-            Report::Ready { millis: 9, endpoint: "tcp://127.0.0.1:1".into() }
+            Report::Ready { endpoint: "tcp://127.0.0.1:1".into() }
         );
         assert!(matches!(
             read(r#"{"stage":"failed","kind":"x","exit":6,"message":"m","causes":["c"],"hint":null}"#),

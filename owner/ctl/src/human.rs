@@ -52,7 +52,7 @@ pub(crate) fn parse_cpus(text: &str) -> Result<u64, String> {
         Some(millis) => millis.parse::<u64>().ok(),
         None => text.parse::<f64>().ok().map(|cpus| (cpus * 1000.0).round()).and_then(|millis| {
             // Not a number and anything out of range fall out here.
-            (millis >= 0.0 && millis <= 1e9).then_some(millis as u64)
+            (0.0..=1e9).contains(&millis).then_some(millis as u64)
         }),
     };
     match millis {

@@ -40,6 +40,7 @@ pub(crate) fn create(home: &Home, roles: &[Role], replace: bool) -> Result<Creat
     home::make_private_dir(home.config())?;
     let staged = tempfile::Builder::new()
         .prefix(".identity-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .tempdir_in(home.config())
         .or_fail(|| format!("cannot write below {}", home.config().display()))?;
     let now = now();

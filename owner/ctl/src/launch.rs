@@ -12,29 +12,32 @@ use crate::{
     config::Config,
     exit::Exit,
     failure::{Failure, OrFail},
-    human,
+    home, human,
 };
 
 const DEFAULT_MEMORY: u64 = 256 << 20;
 
-/// A pod that somebody else launches: its image and shape give the measurement.
+/// How a pod is launched that somebody else launches: with its image it gives the measurement.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ShapeArgs {
+    /// Read the shape from a file: the shape.json of a pod that was created
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["machine", "accel", "cpus", "memory", "tsc_khz"])]
+    shape: Option<PathBuf>,
     /// Machine type
     #[arg(long, value_name = "MACHINE", value_parser = parse::<Machine>, default_value = "microvm")]
-    pub(crate) machine: Machine,
+    machine: Machine,
     /// Accelerator: tcg or kvm
     #[arg(long, value_name = "ACCELERATOR", value_parser = parse::<Accelerator>, default_value = "tcg")]
-    pub(crate) accel: Accelerator,
+    accel: Accelerator,
     /// Virtual CPUs
     #[arg(long, value_name = "N", value_parser = parse::<Cpus>, default_value = "1")]
-    pub(crate) cpus: Cpus,
+    cpus: Cpus,
     /// Memory, for example 256M or 1G
     #[arg(long, value_name = "SIZE", value_parser = human::parse_memory, default_value = "256M")]
-    pub(crate) memory: u64,
+    memory: u64,
     /// Frequency of the machine's time stamp counter in kHz, which an emulated guest is told
     #[arg(long, value_name = "KHZ")]
-    pub(crate) tsc_khz: Option<u32>,
+    tsc_khz: Option<u32>,
 }
 
 /// For clap: any of the shape's types.
@@ -47,6 +50,14 @@ where
 
 impl ShapeArgs {
     pub(crate) fn shape(&self) -> Result<PodShape, Failure> {
+        if let Some(path) = &self.shape {
+            let text = home::read(path)?.ok_or_else(|| {
+                Failure::new(Exit::NotFound, format!("cannot read {}", path.display()))
+                    .caused_by("it does not exist")
+            })?;
+            return serde_json::from_slice(&text)
+                .or_fail(|| format!("{} is not the shape of a pod", path.display()));
+        }
         Ok(PodShape {
             machine: self.machine,
             accelerator: self.accel,

@@ -11,9 +11,13 @@ use crate::{
     exit::Exit,
     failure::{Failure, OrFail},
     home::{self, Existing, Home},
+    host::Stage,
 };
 
 const FORMAT: u32 = 1;
+
+/// A pod's name, with its record or what is wrong with it.
+pub(crate) type Known = (PodName, Result<PodRecord, Failure>);
 
 /// `pod.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +41,9 @@ pub(crate) struct PodRecord {
     /// Handover is done. Sticky, as it is in the guest.
     pub(crate) owned: bool,
     pub(crate) created_unix_millis: u64,
+    /// How long each stage of `pod create` took.
+    #[serde(default)]
+    pub(crate) timeline: Vec<Stage>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +69,7 @@ impl PodRecord {
             instance: None,
             owned: false,
             created_unix_millis: crate::human::now_millis(),
+            timeline: Vec::new(),
         }
     }
 
@@ -83,8 +91,8 @@ impl PodRecord {
         }
     }
 
-    /// Every pod's name with its record or what is wrong with it.
-    pub(crate) fn all(home: &Home) -> Result<Vec<(PodName, Result<Self, Failure>)>, Failure> {
+    /// Every pod, by name.
+    pub(crate) fn all(home: &Home) -> Result<Vec<Known>, Failure> {
         let entries = match fs::read_dir(home.pods()) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

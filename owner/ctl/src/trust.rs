@@ -132,6 +132,11 @@ pub(crate) fn simulated_root(name: &str, pem: &str) -> Result<TrustedRoot, Failu
         .or_fail(|| format!("trust entry {name} is not the root of a simulated platform"))
 }
 
+/// A name that says what it is and which.
+pub(crate) fn made_up_name(root: &TrustedRoot) -> String {
+    format!("simulated-{}", &root.fingerprint().to_hex()[..8])
+}
+
 /// Puts an entry into the store. An existing name is refused.
 pub(crate) fn add(home: &Home, name: &str, entry: &Entry) -> Result<(), Failure> {
     check_name(name)?;

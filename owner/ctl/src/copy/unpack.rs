@@ -44,6 +44,8 @@ pub(crate) enum UnpackError {
         "the source is a link to {0:?}, which leads out of the destination; copy what it points to with -L"
     )]
     LinkOut(String),
+    #[error("the container sent {} as a sparse file", .0.display())]
+    Sparse(PathBuf),
     #[error("the container sent nothing")]
     Empty,
 }
@@ -108,9 +110,9 @@ impl Unpacker<'_> {
         let mtime = entry.header().mtime().unwrap_or(0);
         match kind {
             EntryType::Directory => self.directory(parts, mode, mtime),
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.file(&parts, mode, mtime, &mut entry)
-            }
+            EntryType::Regular | EntryType::Continuous => self.file(&parts, mode, mtime, &mut entry),
+            // A few bytes of one would fill the disk, and no pod sends any.
+            EntryType::GNUSparse => Err(UnpackError::Sparse(joined(&parts))),
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().unwrap_or_default().into_owned();
                 self.symlink(&parts, OsStr::from_bytes(&target), is_top)

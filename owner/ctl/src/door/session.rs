@@ -16,6 +16,7 @@ use crate::{
     exit::Exit,
     failure::{Failure, OrFail},
     home::Home,
+    host::Stage,
     output::notice,
     record::PodRecord,
 };
@@ -99,6 +100,12 @@ impl Session {
         self.record.owned = true;
         self.record.save(&owner.home)?;
         Ok(response.changed)
+    }
+
+    /// Remembers how the pod came up.
+    pub(crate) fn keep_timeline(&mut self, owner: &Owner, timeline: Vec<Stage>) -> Result<(), Failure> {
+        self.record.timeline = timeline;
+        self.record.save(&owner.home)
     }
 
     pub(crate) fn name(&self) -> &str {

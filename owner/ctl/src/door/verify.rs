@@ -55,7 +55,7 @@ impl Plan {
         if measurements.is_empty() {
             return Err(Failure::new(Exit::NotVerified, format!("pod {name} cannot be verified"))
                 .caused_by("there is no reference value for its measurement")
-                .hint("`postern trust add measurement NAME --image-dir DIR` adds one"));
+                .hint("`postern trust add --image-dir DIR` adds one"));
         }
         let instance = match &record.instance {
             None => ExpectedInstance::FirstContact,

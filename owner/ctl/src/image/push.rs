@@ -32,7 +32,7 @@ enum ReadError {
 
 /// What is sent, opened: everything that can be wrong here is known before the pod hears of it.
 enum Opened {
-    Layout(Layout),
+    Layout(Box<Layout>),
     File { path: PathBuf, file: File, size: u64 },
     Stdin,
 }
@@ -78,7 +78,7 @@ fn open(source: &ImageSource) -> Result<Opened, Failure> {
     match source {
         ImageSource::Stdin => Ok(Opened::Stdin),
         ImageSource::OciDirectory { path, tag } => Layout::open(path, tag.as_deref())
-            .map(Opened::Layout)
+            .map(|layout| Opened::Layout(layout.into()))
             .or_fail(|| format!("cannot use image {source}")),
         ImageSource::Archive { path } => {
             let cannot = || format!("cannot read {}", path.display());

@@ -33,14 +33,14 @@ spec:
       stdin: true
       tty: true
       volumeMounts:
-        - {name: shared, mountPath: /data, readOnly: true}
+        - {name: cache, mountPath: /data, readOnly: true}
         - {name: scratch, mountPath: /tmp}
     - name: side
       image: busybox
       resources: {limits: {cpu: 2, memory: 1000000}}
-      volumeMounts: [{name: shared, mountPath: /data}]
+      volumeMounts: [{name: cache, mountPath: /data}]
   volumes:
-    - {name: shared, emptyDir: {}}
+    - {name: cache, emptyDir: {}}
     - {name: scratch, emptyDir: {medium: Memory, sizeLimit: 1M}}
 "#;
 
@@ -62,7 +62,7 @@ fn every_understood_field_is_kept() {
     assert_eq!((web.add_capabilities.len(), web.drop_capabilities.len()), (1, 1));
     assert_eq!(web.hostname.as_deref(), Some("web-host"));
     assert_eq!(web.labels["app"], "web");
-    assert_eq!(web.mounts[0].kind, MountKind::Volume { name: "shared".parse().unwrap() });
+    assert_eq!(web.mounts[0].kind, MountKind::Volume { name: "cache".parse().unwrap() });
     assert!(web.mounts[0].read_only);
     assert_eq!(web.mounts[1].kind, MountKind::Tmpfs { size: Some(1_000_000) });
     assert_eq!((side.resources.memory, side.resources.cpu_millis), (Some(1_000_000), Some(2000)));
@@ -95,6 +95,7 @@ fn what_is_not_understood_is_refused_by_name() {
         ("runAsUser: 1000", "", "runAsGroup"),
         ("mountPath: /tmp", "mountPath: tmp", "mount.destination"),
         ("{name: scratch, mountPath: /tmp}", "{name: nowhere, mountPath: /tmp}", "nowhere"),
+        ("{name: cache, emptyDir: {}}", "{name: shared, emptyDir: {}}", "spec.volumes[0].name"),
         ("emptyDir: {}", "emptyDir: {medium: Memory}", "spec.volumes[0].emptyDir.medium"),
         ("emptyDir: {}", "emptyDir: {sizeLimit: 1M}", "spec.volumes[0].emptyDir.sizeLimit"),
         ("workingDir: /srv", "workingDir: srv", "working_dir"),

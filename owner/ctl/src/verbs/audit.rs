@@ -16,7 +16,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Verdicts: allowed, sanitised (answered with less than was asked), refused, unknown (no such method).\n\nExamples:\n  postern audit demo\n  postern audit -f demo\n  postern audit demo --output json | jq 'select(.verdict == \"refused\")'"
+    after_help = "Verdicts: allowed, sanitised (answered with less than was asked), refused, unknown (no such method).\n\nExamples:\n  postern audit demo\n  postern audit -f demo\n  postern audit demo --output json | jq '.[] | select(.verdict == \"refused\")'"
 )]
 pub(crate) struct Args {
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
@@ -37,14 +37,19 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     let request = AuditRequest { from: args.from, follow: args.follow };
     let mut records = session.open_stream(subject, session.pod().audit(request)).await?;
     let mut header = args.output.format == Format::Text;
+    let mut documents = Vec::new();
     while let Some(record) = records.message().await.map_err(|status| session.failure(subject, &status))? {
         if std::mem::take(&mut header) {
             output::line(&row("SEQ", "TIME", "PHASE", "VERDICT", "METHOD", "TIMES"))?;
         }
         match args.output.format {
-            Format::Json => output::json_line(&document(&record))?,
+            Format::Json if args.follow => output::json_line(&document(&record))?,
+            Format::Json => documents.push(document(&record)),
             Format::Text => print(&record)?,
         }
+    }
+    if args.output.format == Format::Json && !args.follow {
+        output::json(&documents)?;
     }
     Ok(Exit::Done)
 }

@@ -114,7 +114,11 @@ async fn copy_in(owner: &Owner, args: &Args, from: &Path, target: &Target, to: &
         source.name = Some(name.to_owned());
         bar.reset();
         let second = CopyIn { directory: parent, ..first };
-        outcome = send(&session, &second, source, &bar).await;
+        let retried = send(&session, &second, source, &bar).await;
+        // A refusal of the directory itself says more than what came of not using it.
+        if retried.is_ok() || names_no_directory(status) {
+            outcome = retried;
+        }
     }
     bar.finish_and_clear();
     let doing = format!("copy {} to {target}:{}", from.display(), to.path);
@@ -133,6 +137,11 @@ fn missing(failure: Failure, path: &Path) -> Failure {
 /// The answer to a directory that is not there, or not one.
 fn is_no_directory(status: &Status) -> bool {
     matches!(status.code(), Code::NotFound | Code::FailedPrecondition | Code::InvalidArgument)
+}
+
+/// Whether the pod said so in words. They decide only which of two errors is shown.
+fn names_no_directory(status: &Status) -> bool {
+    ["No such file", "Not a directory"].iter().any(|words| status.message().contains(words))
 }
 
 async fn send(

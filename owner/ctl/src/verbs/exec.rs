@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[arg(value_name = "POD/CONTAINER", value_parser = parse::<Target>)]
     container: Target,
     /// The command and its arguments
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
     command: Vec<String>,
     /// Connect standard input
     #[arg(long, short)]

@@ -32,7 +32,7 @@ Examples:
   postern run demo busybox -- echo hello
   postern run -it --rm demo busybox -- sh
   postern run -d --name web -e PORT=80 --memory 64M --read-only --tmpfs /tmp demo oci:./web-image
-  postern run --plain-http demo 10.0.2.2:5000/job:1";
+  postern run demo 10.0.2.2:5000/job:1 --plain-http --rm";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMAGE", value_parser = parse::<ImageArgument>)]
     image: ImageArgument,
     /// The command and its arguments, in place of the image's
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     command: Vec<String>,
     /// Leave it running and print its name
     #[arg(long, short)]

@@ -40,51 +40,42 @@ enum Verb {
     },
 }
 
-#[derive(Debug, clap::Args)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
-struct AddArgs {
-    #[command(subcommand)]
-    what: Addition,
-}
+const ADD_EXAMPLES: &str = "\
+A simulated root protects nothing; AMD's roots are built in. Pods use a simulated root only when they are created or added
+with --accept-risk=simulated-tee.
 
-#[derive(Debug, clap::Subcommand)]
-enum Addition {
-    /// The root certificate of a simulated platform
-    #[command(
-        after_help = "A simulated root protects nothing; AMD's roots are built in.\n\nExamples:\n  postern trust add root lab --file lab-root.pem --accept-risk=simulated-tee"
-    )]
-    Root {
-        /// Name of the entry
-        name: String,
-        /// The root certificate, PEM
-        #[arg(long, value_name = "PEM")]
-        file: PathBuf,
-        /// Accept a risk by name: simulated-tee
-        #[arg(long, value_name = "RISK", value_enum)]
-        accept_risk: Vec<Risk>,
-    },
-    /// A measurement that pods may have
-    #[command(
-        after_help = "Examples:\n  postern trust add measurement web-image --image-dir ./image --cpus 2 --memory 512M\n  postern trust add measurement web-image --digest 7c41…"
-    )]
-    Measurement {
-        /// Name of the entry
-        name: String,
-        /// Compute it from this guest image and the shape of the pod
-        #[arg(long, value_name = "DIR", required_unless_present = "digest", conflicts_with = "digest")]
-        image_dir: Option<PathBuf>,
-        /// The measurement itself: 96 hexadecimal digits
-        #[arg(long, value_name = "HEX")]
-        digest: Option<String>,
-        #[command(flatten)]
-        shape: ShapeArgs,
-    },
+Examples:
+  postern trust add --simulated lab-root.pem --accept-risk=simulated-tee
+  postern trust add --image-dir ./image --cpus 2 --memory 512M --name web-image
+  postern trust add --measurement 7c41…";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = ADD_EXAMPLES)]
+#[group(id = "what", required = true, multiple = false, args = ["simulated", "measurement", "image_dir"])]
+struct AddArgs {
+    /// Trust the root certificate (PEM) of a simulated platform
+    #[arg(long, value_name = "PEM")]
+    simulated: Option<PathBuf>,
+    /// Trust this measurement: 96 hexadecimal digits
+    #[arg(long, value_name = "HEX")]
+    measurement: Option<String>,
+    /// Trust the measurement of this guest image, launched in the shape given beside it
+    #[arg(long, value_name = "DIR")]
+    image_dir: Option<PathBuf>,
+    /// Name of the entry; made up when left out
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    shape: ShapeArgs,
+    /// Accept a risk by name: simulated-tee
+    #[arg(long, value_name = "RISK", value_enum)]
+    accept_risk: Vec<Risk>,
 }
 
 pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     match args.verb {
         Verb::Ls(FormatArg { format }) => list(owner, format)?,
-        Verb::Add(AddArgs { what }) => add(owner, what)?,
+        Verb::Add(args) => add(owner, args)?,
         Verb::Rm { name } => {
             trust::remove(&owner.home, &name)?;
             output::line(&name)?;
@@ -93,27 +84,24 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn add(owner: &Owner, what: Addition) -> Result<(), Failure> {
-    match what {
-        Addition::Root { name, file, accept_risk } => {
-            if !accept_risk.contains(&Risk::SimulatedTee) {
-                return Err(simulated_risk("trust a simulated root"));
-            }
-            let pem = std::fs::read_to_string(&file).or_fail(|| format!("cannot read {}", file.display()))?;
-            trust::add(&owner.home, &name, &Entry::SimulatedRoot { pem })?;
-            output::line(&format!(
-                "{name}: SIMULATED root, protects nothing; pods use it only when created or added with --accept-risk=simulated-tee"
-            ))
+fn add(owner: &Owner, args: AddArgs) -> Result<(), Failure> {
+    let named = |made_up: String| args.name.clone().unwrap_or(made_up);
+    if let Some(file) = &args.simulated {
+        if !args.accept_risk.contains(&Risk::SimulatedTee) {
+            return Err(simulated_risk("trust a simulated root"));
         }
-        Addition::Measurement { name, image_dir, digest, shape } => {
-            let measurement = match (image_dir, digest) {
-                (Some(dir), _) => launch::measurement(&dir, &shape.shape()?)?.to_hex(),
-                (None, digest) => digest.unwrap_or_default(),
-            };
-            trust::add(&owner.home, &name, &Entry::Measurement { measurement: measurement.clone() })?;
-            output::line(&format!("{name}: measurement {measurement}"))
-        }
+        let pem = std::fs::read_to_string(file).or_fail(|| format!("cannot read {}", file.display()))?;
+        let name = named(trust::made_up_name(&trust::simulated_root(&file.display().to_string(), &pem)?));
+        trust::add(&owner.home, &name, &Entry::SimulatedRoot { pem })?;
+        return output::line(&format!("{name}: SIMULATED root, protects nothing"));
     }
+    let measurement = match &args.image_dir {
+        Some(dir) => launch::measurement(dir, &args.shape.shape()?)?.to_hex(),
+        None => args.measurement.clone().unwrap_or_default(),
+    };
+    let name = named(format!("measurement-{}", measurement.get(..8).unwrap_or_default()));
+    trust::add(&owner.home, &name, &Entry::Measurement { measurement: measurement.clone() })?;
+    output::line(&format!("{name}: measurement {measurement}"))
 }
 
 /// What has to be said before a simulated platform is accepted.

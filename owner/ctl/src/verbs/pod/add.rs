@@ -19,7 +19,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The endpoint is only an address; the pod has to prove everything else. The measurement comes from the guest image and the shape it is launched in, or from the trust store.\n\nExamples:\n  postern pod add web --endpoint tcp://10.1.2.3:50090 --init-data web.toml --measurement-from ./image --cpus 2 --memory 512M\n  postern pod add web --endpoint unix:///run/web.sock --init-data web.toml\n  postern pod add web --endpoint 'exec:kubectl port-forward-stdio pod/web 50090' --init-data web.toml"
+    after_help = "The endpoint is only an address; the pod has to prove everything else. The measurement comes from the guest image and the shape it is launched in, or from the trust store.\n\nExamples:\n  postern pod add web --endpoint tcp://10.1.2.3:50090 --init-data web.toml --image-dir ./image --cpus 2 --memory 512M\n  postern pod add web --endpoint unix:///run/web.sock --init-data web.toml\n  postern pod add web --endpoint 'exec:ssh node nc 10.1.2.3 50090' --init-data web.toml --image-dir ./image --shape shape.json"
 )]
 pub(crate) struct Args {
     #[arg(value_name = "NAME", value_parser = launch::parse::<PodName>)]
@@ -30,9 +30,9 @@ pub(crate) struct Args {
     /// The init data that the pod was launched with: the TOML text, or the block device made from it
     #[arg(long, value_name = "FILE")]
     init_data: PathBuf,
-    /// Expect the measurement of this guest image in the shape given beside it
-    #[arg(long, value_name = "IMAGE_DIR")]
-    measurement_from: Option<PathBuf>,
+    /// Expect the measurement of this guest image, launched in the shape given beside it
+    #[arg(long, value_name = "DIR")]
+    image_dir: Option<PathBuf>,
     #[command(flatten)]
     shape: ShapeArgs,
     /// Accept a risk by name: simulated-tee lets a simulated platform of the trust store vouch for this pod
@@ -49,21 +49,20 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     if init_data.pod != args.name {
         output::notice(&format!("note: the init data calls this pod {}", init_data.pod));
     }
-    let measurements = match &args.measurement_from {
+    let measurements = match &args.image_dir {
         Some(dir) => vec![launch::measurement(dir, &args.shape.shape()?)?],
         None => Vec::new(),
     };
     if measurements.is_empty() && TrustStore::load(&owner.home)?.measurements().is_empty() {
-        return Err(Failure::usage("there is no reference value for the pod's measurement").hint(
-            "add --measurement-from IMAGE_DIR, or first `postern trust add measurement NAME --image-dir DIR`",
-        ));
+        return Err(Failure::usage("there is no reference value for the pod's measurement")
+            .hint("add --image-dir DIR, or first `postern trust add --image-dir DIR`"));
     }
     let dir = PodRecord::reserve(&owner.home, &args.name)?;
     let mut record = PodRecord::new(args.name.clone(), args.endpoint.to_string(), Origin::Added, host_data);
     record.accepts_simulated = args.accept_risk.contains(&Risk::SimulatedTee);
     record.measurements = measurements;
-    record.shape = args.measurement_from.is_some().then(|| args.shape.shape()).transpose()?;
-    let saved = home::write_private(&dir.join("init-data"), &content, Existing::Replace)
+    record.shape = args.image_dir.is_some().then(|| args.shape.shape()).transpose()?;
+    let saved = home::write_private(&dir.join("initdata.toml"), &content, Existing::Replace)
         .and_then(|()| record.save(&owner.home));
     if let Err(failure) = saved {
         record::remove(&owner.home, &args.name)?;

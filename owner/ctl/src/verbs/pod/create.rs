@@ -6,8 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use postern_launch::{Cpus, InitData, Machine, Mode, PodShape, TeePlatform, encode, expected_measurement};
-use postern_model::PodName;
+use postern_launch::{
+    Accelerator, Cpus, EncodedInitData, InitData, Machine, Mode, PodShape, TeePlatform, encode,
+    expected_measurement,
+};
+use postern_model::{Measurement, PodName};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
 
@@ -67,10 +70,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What was made, for the last lines.
 struct Made {
     record: PodRecord,
-    stages: Vec<Stage>,
     checks: Vec<verify::CheckResult>,
     simulated: bool,
-    total: Duration,
 }
 
 pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
@@ -119,6 +120,15 @@ impl Created<'_> {
     }
 }
 
+/// What is known before anything is started.
+struct Prepared {
+    image_dir: PathBuf,
+    shape: PodShape,
+    measurement: Measurement,
+    init_data: EncodedInitData,
+    simulated_root: Option<PathBuf>,
+}
+
 async fn create(
     args: &Args,
     owner: &Owner,
@@ -126,12 +136,56 @@ async fn create(
     dir: PathBuf,
     created: &mut Created<'_>,
 ) -> Result<Made, Failure> {
-    let begun = Instant::now();
-    let bar = progress::stages(&format!("pod {}: probing this machine", args.name));
-    let probe = created.host.probe().await?;
+    let mut clock = Clock::new();
+    let bar = progress::stages(&format!("pod {}: preparing", args.name));
+    let prepared = prepare(args, owner, owner_ca, created.host).await?;
+    let init_data = dir.join("initdata.toml");
+    home::write_private(&init_data, prepared.init_data.toml().as_bytes(), Existing::Refuse)?;
+    // Nothing secret: whoever adds this pod elsewhere needs it beside the init data.
+    let shape = serde_json::to_vec(&prepared.shape).or_fail(|| "cannot write JSON".into())?;
+    home::write_private(&dir.join("shape.json"), &shape, Existing::Refuse)?;
+    clock.lap("prepare");
+    created.on_host = true;
+    let listen = args.listen.map(|address| address.to_string());
+    let request = StartRequest {
+        name: &args.name,
+        image_dir: &prepared.image_dir,
+        init_data: &init_data,
+        shape: &prepared.shape,
+        listen: listen.as_deref(),
+    };
+    bar.set_message(format!("pod {}: starting the VM", args.name));
+    let report = |stage: &Stage| bar.set_message(format!("pod {}: {} done", args.name, stage.stage));
+    let (endpoint, stages) = created.host.start(&request, report).await?;
+    clock.lap_with("host", stages);
+    trust_simulated(owner, prepared.simulated_root)?;
+    let mut record =
+        PodRecord::new(args.name.clone(), endpoint, Origin::Created, prepared.init_data.digest());
+    record.accepts_simulated = true;
+    record.measurements = vec![prepared.measurement];
+    record.shape = Some(prepared.shape);
+    bar.set_message(format!("pod {}: verifying", args.name));
+    let verified = first_contact(owner, &record).await?;
+    let checks = verify::passed(&verified.attested);
+    let mut session = Session::begin(record, verified.stream, verified.attested).await?;
+    session.pin(owner)?;
+    session.hand_over(owner).await?;
+    clock.lap("tunnel");
+    session.keep_timeline(owner, clock.stages)?;
+    bar.finish_and_clear();
+    Ok(Made { simulated: session.is_simulated(), record: session.record().clone(), checks })
+}
+
+async fn prepare(
+    args: &Args,
+    owner: &Owner,
+    owner_ca: &[u8],
+    host: &HostProgram,
+) -> Result<Prepared, Failure> {
     let image_dir = launch::image_dir(args.image_dir.clone(), &owner.config)?;
     let image_dir = image_dir.canonicalize().or_fail(|| format!("cannot find {}", image_dir.display()))?;
     let manifest = launch::load_image(&image_dir)?;
+    let probe = host.probe(&image_dir).await?;
     let defaults = &owner.config.pod;
     let shape = PodShape {
         machine: args.machine.or(defaults.machine).unwrap_or(probe.machine),
@@ -141,7 +195,8 @@ async fn create(
             None => Cpus::new(1).or_fail(|| "cannot give the pod a CPU".into())?,
         },
         memory_mib: launch::memory_mib(args.memory.or(defaults.memory))?,
-        tsc_khz: probe.tsc_khz,
+        // Under KVM the guest asks its hypervisor, and nothing of it is in the command line.
+        tsc_khz: probe.tsc_khz.filter(|_| probe.accelerator == Accelerator::Tcg),
         tee: TeePlatform::Simulated,
     };
     let init_data = encode(&InitData {
@@ -150,39 +205,34 @@ async fn create(
         instance: random()?,
         mode: Mode::Direct,
     });
-    let device = dir.join("init-data.img");
-    home::write_private(&device, &init_data.device(), Existing::Refuse)?;
-    home::write_private(&dir.join("init-data.toml"), init_data.toml().as_bytes(), Existing::Refuse)?;
-    created.on_host = true;
-    let listen = args.listen.map(|address| address.to_string());
-    let request = StartRequest {
-        name: &args.name,
-        image_dir: &image_dir,
-        init_data: &device,
-        shape: &shape,
-        listen: listen.as_deref(),
-    };
-    bar.set_message(format!("pod {}: starting the VM", args.name));
-    let (endpoint, mut stages) = created
-        .host
-        .start(&request, |stage| bar.set_message(format!("pod {}: {} is up", args.name, stage.stage)))
-        .await?;
-    trust_simulated(owner, probe.simulated_root)?;
-    let mut record = PodRecord::new(args.name.clone(), endpoint, Origin::Created, init_data.digest());
-    record.accepts_simulated = true;
-    record.measurements = vec![expected_measurement(&manifest, &shape)];
-    record.shape = Some(shape);
-    bar.set_message(format!("pod {}: verifying", args.name));
-    let tunnel = Instant::now();
-    let verified = first_contact(owner, &record).await?;
-    let checks = verify::passed(&verified.attested);
-    let mut session = Session::begin(record, verified.stream, verified.attested).await?;
-    session.pin(owner)?;
-    session.hand_over(owner).await?;
-    bar.finish_and_clear();
-    stages.push(Stage { stage: "tunnel".into(), millis: millis(tunnel.elapsed()) });
-    let simulated = session.is_simulated();
-    Ok(Made { record: session.record().clone(), stages, checks, simulated, total: begun.elapsed() })
+    let measurement = expected_measurement(&manifest, &shape);
+    Ok(Prepared { image_dir, shape, measurement, init_data, simulated_root: probe.simulated_root })
+}
+
+/// Stages that sum to the whole, whatever the host says of its own.
+struct Clock {
+    last: Instant,
+    stages: Vec<Stage>,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { last: Instant::now(), stages: Vec::new() }
+    }
+
+    fn lap(&mut self, name: &str) {
+        self.lap_with(name, Vec::new());
+    }
+
+    /// A lap with parts: `name` is what the parts leave over.
+    fn lap_with(&mut self, name: &str, parts: Vec<Stage>) {
+        let now = Instant::now();
+        let lap = millis(now.duration_since(self.last));
+        let known: u64 = parts.iter().map(|part| part.millis).sum();
+        self.stages.extend(parts);
+        self.stages.push(Stage { stage: name.to_owned(), millis: lap.saturating_sub(known) });
+        self.last = now;
+    }
 }
 
 fn random() -> Result<[u8; 32], Failure> {
@@ -208,7 +258,7 @@ fn trust_simulated(owner: &Owner, root: Option<PathBuf>) -> Result<(), Failure> 
     if TrustStore::load(&owner.home)?.has_root(&root) {
         return Ok(());
     }
-    let name = format!("simulated-{}", &root.fingerprint().to_hex()[..8]);
+    let name = trust::made_up_name(&root);
     trust::add(&owner.home, &name, &Entry::SimulatedRoot { pem })?;
     output::notice(&format!("trusting this machine's SIMULATED platform as {name}: it protects nothing"));
     Ok(())
@@ -231,24 +281,25 @@ async fn first_contact(owner: &Owner, record: &PodRecord) -> Result<crate::door:
 }
 
 fn print(args: &Args, made: &Made) -> Result<(), Failure> {
-    let Made { record, stages, checks, simulated, total } = made;
+    let Made { record, checks, simulated } = made;
+    let total: u64 = record.timeline.iter().map(|stage| stage.millis).sum();
     if args.output.format == Format::Json {
         return output::json(&json!({
             "pod": record.name,
             "endpoint": record.endpoint,
             "simulated": simulated,
-            "millis": millis(*total),
+            "millis": total,
             "shape": record.shape,
-            "stages": stages,
+            "timeline": record.timeline,
             "checks": verify::json(checks),
             "instance": record.instance,
             "owned": record.owned,
         }));
     }
     let mut text =
-        format!("pod {} is up after {:.1} s\n{}", record.name, total.as_secs_f64(), verify::lines(checks));
+        format!("pod {} is up after {:.1} s\n{}", record.name, total as f64 / 1000.0, verify::lines(checks));
     if args.timeline {
-        for Stage { stage, millis } in stages {
+        for Stage { stage, millis } in &record.timeline {
             text.push_str(&format!("  {stage:<10} {:>7.2} s\n", *millis as f64 / 1000.0));
         }
     }

@@ -17,7 +17,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  postern pod inspect demo\n  postern pod inspect demo --output json | jq .pod.phase"
+    after_help = "Examples:\n  postern pod inspect demo\n  postern pod inspect demo --output json | jq -r .pod.phase"
 )]
 pub(crate) struct Args {
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
@@ -35,11 +35,12 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     .await;
     let known = known(&record);
     match args.output.format {
-        Format::Json => output::json(&json!({
-            "known": known,
-            "pod": asked.as_ref().map_or(Value::Null, live),
-            "error": asked.as_ref().err().map(ToString::to_string),
-        }))?,
+        Format::Json => {
+            let mut document = known;
+            document["pod"] = asked.as_ref().map_or(Value::Null, live);
+            document["error"] = json!(asked.as_ref().err().map(ToString::to_string));
+            output::json(&document)?;
+        }
         Format::Text => {
             let mut out = String::new();
             section(&mut out, "known here", &known);
@@ -53,12 +54,6 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
 }
 
 fn known(record: &PodRecord) -> Value {
-    let shape = record.shape.map_or(Value::Null, |shape| {
-        json!(format!(
-            "{}/{}, {} CPU, {} MiB",
-            shape.machine, shape.accelerator, shape.cpus, shape.memory_mib
-        ))
-    });
     json!({
         "name": record.name,
         "endpoint": record.endpoint,
@@ -66,11 +61,16 @@ fn known(record: &PodRecord) -> Value {
         "simulated": record.accepts_simulated,
         "origin": record.origin,
         "created": human::rfc3339(record.created_unix_millis),
-        "shape": shape,
+        "machine": record.shape.map(|shape| shape.machine),
+        "accelerator": record.shape.map(|shape| shape.accelerator),
+        "cpus": record.shape.map(|shape| shape.cpus),
+        "memory_mib": record.shape.map(|shape| shape.memory_mib),
+        "tsc_khz": record.shape.and_then(|shape| shape.tsc_khz),
         "measurements": record.measurements.iter().map(postern_model::Measurement::to_hex).collect::<Vec<_>>(),
         "host_data": record.host_data.to_hex(),
         "instance": record.instance,
         "owned": record.owned,
+        "timeline": record.timeline,
     })
 }
 
@@ -104,7 +104,7 @@ fn section(out: &mut String, title: &str, fields: &Value) {
         let shown = match value {
             Value::Null => "-".to_owned(),
             Value::String(text) => text.clone(),
-            Value::Array(items) if key == "boot" => boot(items),
+            Value::Array(items) if key == "boot" || key == "timeline" => timed(items),
             Value::Array(items) => {
                 items.iter().map(|item| item.as_str().unwrap_or_default()).collect::<Vec<_>>().join(", ")
             }
@@ -122,10 +122,13 @@ fn section(out: &mut String, title: &str, fields: &Value) {
     }
 }
 
-fn boot(stages: &[Value]) -> String {
+/// Stages of the guest's own boot are moments, those of the creation are spans.
+fn timed(stages: &[Value]) -> String {
     let stage = |stage: &Value| {
-        let micros = stage["boottime_micros"].as_u64().unwrap_or_default();
-        format!("{} {:.2} s", stage["stage"].as_str().unwrap_or_default(), micros as f64 / 1e6)
+        let micros =
+            stage["boottime_micros"].as_f64().or(stage["millis"].as_f64().map(|millis| millis * 1e3));
+        let seconds = micros.unwrap_or_default() / 1e6;
+        format!("{} {seconds:.2} s", stage["stage"].as_str().unwrap_or_default())
     };
     stages.iter().map(stage).collect::<Vec<_>>().join(" · ")
 }

@@ -253,7 +253,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("env");
         std::fs::write(&file, "# comment\n\nA=1\nB=x=y\n").unwrap();
-        let env = variables(&["A=2".into(), "POSTERN_NOT_SET_ANYWHERE".into()], &[file.clone()]).unwrap();
+        let env = variables(&["A=2".into(), "POSTERN_NOT_SET_ANYWHERE".into()], std::slice::from_ref(&file))
+            .unwrap();
         assert_eq!(
             env.into_iter().collect::<Vec<_>>(),
             [("A".into(), "2".into()), ("B".into(), "x=y".into())]
