@@ -37,7 +37,7 @@ const MAX_REDIRECTS: usize = 5;
 const MAX_TOKEN: u64 = 64 << 10;
 const MAX_ERROR: u64 = 8 << 10;
 /// Tries of one request, or of one layer from where it broke off.
-pub(crate) const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 5;
 
 /// Why a registry did not give what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -94,9 +94,28 @@ fn is_certificate_error(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-/// How long to wait after the `failures`-th failure: doubling, with up to as much again by chance.
-pub(crate) fn backoff(failures: u32) -> Duration {
-    let base = 250_u64 << failures.min(5);
+/// The failures of one request so far.
+#[derive(Debug, Default)]
+pub(crate) struct Retry {
+    failures: u32,
+}
+
+impl Retry {
+    /// Waits before the next try, or gives the failure back if there is none.
+    pub(crate) async fn after(&mut self, error: RequestError) -> Result<(), RequestError> {
+        self.failures += 1;
+        if !error.is_transient() || self.failures == ATTEMPTS {
+            return Err(error);
+        }
+        tracing::debug!(%error, self.failures, "registry request is tried again");
+        tokio::time::sleep(backoff(self.failures)).await;
+        Ok(())
+    }
+}
+
+/// Doubles with every failure, and up to as much again by chance.
+fn backoff(failures: u32) -> Duration {
+    let base = 125_u64 << failures.min(6);
     let mut byte = [0];
     // Without chance all that is lost is the spread.
     let _ = SystemRandom::new().fill(&mut byte);
@@ -150,21 +169,33 @@ impl Registry {
         let what = format!("manifest {reference}");
         let accept = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].join(", ");
         let address = format!("{}/manifests/{reference}", self.base);
-        self.retried(async || {
-            let response = self.get(&address, &what, Some(&accept), 0).await?;
-            self.whole(response, &what, limit).await
-        })
-        .await
+        let mut retry = Retry::default();
+        loop {
+            let read = async {
+                let response = self.get(&address, &what, Some(&accept), 0).await?;
+                self.whole(response, &what, limit).await
+            };
+            match read.await {
+                Err(error) => retry.after(error).await?,
+                read => return read,
+            }
+        }
     }
 
     /// The bytes of a small blob.
     pub(crate) async fn small_blob(&self, digest: &Sha256, limit: u64) -> Result<Bytes, RequestError> {
         let what = format!("blob {digest}");
-        self.retried(async || {
-            let response = self.blob(digest, 0).await?;
-            self.whole(response.body, &what, limit).await
-        })
-        .await
+        let mut retry = Retry::default();
+        loop {
+            let read = async {
+                let response = self.blob(digest, 0).await?;
+                self.whole(response.body, &what, limit).await
+            };
+            match read.await {
+                Err(error) => retry.after(error).await?,
+                read => return read,
+            }
+        }
     }
 
     /// A blob from byte `from` on, if the registry can do that.
@@ -173,23 +204,6 @@ impl Registry {
         let response = self.get(&format!("{}/blobs/{digest}", self.base), &what, None, from).await?;
         let start = if response.status() == StatusCode::PARTIAL_CONTENT { from } else { 0 };
         Ok(Blob { start, body: response, registry: self.name.clone() })
-    }
-
-    async fn retried<T>(
-        &self,
-        request: impl AsyncFn() -> Result<T, RequestError>,
-    ) -> Result<T, RequestError> {
-        let mut failures = 0;
-        loop {
-            match request().await {
-                Err(error) if error.is_transient() && failures + 1 < ATTEMPTS => {
-                    tracing::debug!(%error, failures, "registry request is tried again");
-                    failures += 1;
-                    tokio::time::sleep(backoff(failures)).await;
-                }
-                done => return done,
-            }
-        }
     }
 
     /// Asks, and answers what the registry asks back: credentials once, redirects a few times.

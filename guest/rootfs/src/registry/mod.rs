@@ -15,7 +15,7 @@ use rustls::RootCertStore;
 
 pub use auth::AuthError;
 pub use client::RequestError;
-pub(crate) use client::{ATTEMPTS, Registry, backoff};
+pub(crate) use client::{Registry, Retry};
 
 /// Who asks the registry.
 #[derive(Debug, Clone)]

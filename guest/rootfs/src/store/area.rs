@@ -37,7 +37,8 @@ struct Inner {
     tmp: OwnedFd,
     next: AtomicU64,
     /// Holds the lock that says one process owns this store.
-    _lock: OwnedFd,
+    #[cfg_attr(not(test), expect(dead_code, reason = "held, not used"))]
+    lock: OwnedFd,
 }
 
 impl Area {
@@ -54,15 +55,8 @@ impl Area {
         let [layers, containers, tmp] =
             ["layers", "containers", "tmp"].map(|name| directory(root.as_fd(), name));
         let (layers, containers, tmp) = (layers?, containers?, tmp?);
-        let area = Self(Arc::new(Inner {
-            path,
-            root,
-            layers,
-            containers,
-            tmp,
-            next: AtomicU64::new(0),
-            _lock: lock,
-        }));
+        let area =
+            Self(Arc::new(Inner { path, root, layers, containers, tmp, next: AtomicU64::new(0), lock }));
         area.empty(area.0.tmp.as_fd())?;
         Ok(area)
     }
@@ -77,6 +71,11 @@ impl Area {
 
     pub(crate) fn containers(&self) -> BorrowedFd<'_> {
         self.0.containers.as_fd()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn lock(&self) -> BorrowedFd<'_> {
+        self.0.lock.as_fd()
     }
 
     /// A new directory that is deleted when it is dropped.

@@ -46,7 +46,7 @@ pub(crate) struct Operation {
     /// Held by every thread of this operation; the receiver ends when the last one is dropped.
     running: mpsc::Sender<()>,
     idle: Option<mpsc::Receiver<()>>,
-    _turn: OwnedSemaphorePermit,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Operation {
@@ -56,7 +56,13 @@ impl Operation {
             return Err(StoreError::Busy);
         };
         let (running, idle) = mpsc::channel(1);
-        Ok(Self { store: Arc::clone(store), pins: Mutex::default(), running, idle: Some(idle), _turn: turn })
+        Ok(Self {
+            store: Arc::clone(store),
+            pins: Mutex::default(),
+            running,
+            idle: Some(idle),
+            turn: Some(turn),
+        })
     }
 
     /// Keeps a layer from being deleted while this operation lasts; true if it is there already.
@@ -106,6 +112,7 @@ impl Operation {
 
     fn ending(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
         let mut idle = self.idle.take()?;
+        let turn = self.turn.take();
         let store = Arc::clone(&self.store);
         let pins = std::mem::take(&mut *self.pins.lock().unwrap_or_else(PoisonError::into_inner));
         // The operation's own sender goes; those of its threads remain.
@@ -122,6 +129,8 @@ impl Operation {
             if swept.await.is_err() {
                 tracing::error!("cleaning up after an image ended early");
             }
+            // Whoever waits for a turn finds the room free, too.
+            drop(turn);
         })
     }
 }

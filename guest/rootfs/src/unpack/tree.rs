@@ -232,7 +232,7 @@ pub(crate) fn timestamps(mtime: Timespec) -> Timestamps {
 }
 
 fn modified(stat: &Stat) -> Timespec {
-    Timespec { tv_sec: stat.st_mtime as i64, tv_nsec: stat.st_mtime_nsec as _ }
+    Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ }
 }
 
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
@@ -245,6 +245,6 @@ pub(crate) fn open_beneath(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd,
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match path {
         b"" => openat(root, c".", flags, Mode::empty()),
-        path => openat2(root, path, flags | OFlags::NOFOLLOW, Mode::empty(), RESOLVE),
+        path => openat2(root, path, flags, Mode::empty(), RESOLVE),
     }
 }
