@@ -3,15 +3,18 @@
 //! Who writes takes a [`Charge`] first; dropping it gives the bytes back, keeping it hands them to what was written.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use rustix::{fs::fstatvfs, io::Errno};
+use rustix::{fs::fstatfs, io::Errno};
 
+/// `TMPFS_MAGIC` and `RAMFS_MAGIC` (linux/magic.h).
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+const RAMFS: rustix::fs::FsWord = 0x8584_58f6;
 /// The file system is asked again after so many bytes.
 const CHECK_EVERY: u64 = 1 << 20;
 
@@ -68,10 +71,10 @@ impl Budget {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// What the file system says when there is no room: for writes that failed on their own.
+    /// What there is when there is no room: for writes that failed on their own.
     pub(crate) fn full(&self) -> NoSpace {
-        match fstatvfs(self.0.directory.as_fd()) {
-            Ok(fs) => NoSpace::Full { available: fs.f_bavail * fs.f_frsize, reserve: self.0.reserve },
+        match available(self.0.directory.as_fd()) {
+            Ok(available) => NoSpace::Full { available, reserve: self.0.reserve },
             Err(errno) => NoSpace::Unknown(errno),
         }
     }
@@ -82,6 +85,27 @@ impl Budget {
             full => Err(full),
         }
     }
+}
+
+/// Bytes that can still be written. A file system in memory has no more than memory has, whatever its size says; a
+/// ramfs says nothing at all.
+fn available(directory: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let fs = fstatfs(directory)?;
+    let free = match fs.f_blocks {
+        0 => u64::MAX,
+        _ => fs.f_bavail.saturating_mul(u64::try_from(fs.f_frsize).unwrap_or_default()),
+    };
+    if ![TMPFS, RAMFS].contains(&fs.f_type) {
+        return Ok(free);
+    }
+    Ok(available_memory().map_or(free, |memory| free.min(memory)))
+}
+
+/// `MemAvailable` of proc(5), meminfo.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Bytes taken and not yet kept.
@@ -154,6 +178,11 @@ mod tests {
         assert_eq!(budget.used(), 40);
         budget.release(kept);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn memory_is_known() {
+        assert!(available_memory().unwrap() > 1 << 20);
     }
 
     #[test]

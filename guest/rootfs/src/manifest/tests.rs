@@ -1,3 +1,5 @@
+//! Documents as registries and tools write them, and those that have two meanings or none.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

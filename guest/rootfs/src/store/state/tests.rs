@@ -1,3 +1,5 @@
+//! Names, layers and users, without a disk.
+
 use super::*;
 
 fn image(manifest: u8, config: u8, layers: &[u8]) -> Stored {

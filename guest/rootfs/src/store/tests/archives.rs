@@ -113,7 +113,7 @@ async fn takes_what_skopeo_writes() {
 /// Bends an image, packs it, and names the reason for which it must be refused.
 type Attack = (&'static str, Vec<u8>, String);
 
-fn attacks() -> Vec<Attack> {
+fn broken_archives() -> Vec<Attack> {
     let honest = two_layers();
     let mut attacks: Vec<Attack> = Vec::new();
     let mut add = |name, archive, reason: &str| attacks.push((name, archive, reason.to_owned()));
@@ -150,6 +150,24 @@ fn attacks() -> Vec<Attack> {
         "archive cannot be read: it is not a valid tar archive: it ends in the middle of an entry",
     );
 
+    let mut files = honest.files();
+    let missing = files.remove(3).0;
+    add(
+        "missing layer",
+        pack(&files),
+        &format!(
+            "archive holds no image that can be used: it lacks the file \"sha256:{}\", which the image needs",
+            missing.rsplit('/').next().unwrap()
+        ),
+    );
+    attacks
+}
+
+fn broken_documents() -> Vec<Attack> {
+    let honest = two_layers();
+    let mut attacks: Vec<Attack> = Vec::new();
+    let mut add = |name, archive, reason: &str| attacks.push((name, archive, reason.to_owned()));
+
     let mut bent = honest.clone();
     bent.config["architecture"] = "arm64".into();
     add(
@@ -179,17 +197,6 @@ fn attacks() -> Vec<Attack> {
         ),
     );
 
-    let mut files = honest.files();
-    let missing = files.remove(3).0;
-    add(
-        "missing layer",
-        pack(&files),
-        &format!(
-            "archive holds no image that can be used: it lacks the file \"sha256:{}\", which the image needs",
-            missing.rsplit('/').next().unwrap()
-        ),
-    );
-
     let mut bent = honest.clone();
     bent.manifest["layers"][0]["size"] = 7.into();
     add(
@@ -201,6 +208,23 @@ fn attacks() -> Vec<Attack> {
             honest.layers[0].0.len()
         ),
     );
+
+    let mut index = honest.index();
+    index["manifests"][0]["platform"] = json!({ "os": "linux", "architecture": "s390x" });
+    let mut files = honest.files();
+    files.last_mut().unwrap().1 = index.to_string().into_bytes();
+    add(
+        "index of others",
+        pack(&files),
+        "archive holds no image that can be used: index holds no image for linux/amd64; it has: linux/s390x",
+    );
+    attacks
+}
+
+fn broken_layers() -> Vec<Attack> {
+    let honest = two_layers();
+    let mut attacks: Vec<Attack> = Vec::new();
+    let mut add = |name, archive, reason: &str| attacks.push((name, archive, reason.to_owned()));
 
     add("cut layer", cut_layer(&honest).oci(), "layer 2 of 2 is refused: it is not a valid gzip stream: ");
     add(
@@ -221,15 +245,6 @@ fn attacks() -> Vec<Attack> {
         "layer 1 of 1 is refused: layer is not a valid tar archive: a header has a wrong checksum",
     );
 
-    let mut index = honest.index();
-    index["manifests"][0]["platform"] = json!({ "os": "linux", "architecture": "s390x" });
-    let mut files = honest.files();
-    files.last_mut().unwrap().1 = index.to_string().into_bytes();
-    add(
-        "index of others",
-        pack(&files),
-        "archive holds no image that can be used: index holds no image for linux/amd64; it has: linux/s390x",
-    );
     attacks
 }
 
@@ -272,7 +287,7 @@ async fn refuses_what_is_wrong_and_changes_nothing() {
     kept.name = Some("example.org/kept:1".into());
     import(&store, &kept.oci()).await.unwrap();
     let before = snapshot(&store);
-    for (name, archive, reason) in attacks() {
+    for (name, archive, reason) in [broken_archives(), broken_documents(), broken_layers()].concat() {
         let error = chain(&import(&store, &archive).await.unwrap_err());
         assert!(error.starts_with(&reason), "{name}: {error}\nexpected: {reason}");
         assert_eq!(snapshot(&store), before, "{name}");

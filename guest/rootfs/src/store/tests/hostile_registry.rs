@@ -254,7 +254,7 @@ async fn tries_again_when_a_registry_is_busy_but_not_for_ever() {
 /// What a hostile registry answers instead, and what the pull must say.
 type Lie = (&'static str, Box<dyn Fn(&TestImage, &Asked) -> Option<Reply> + Send + Sync>, String);
 
-fn lies(image: &TestImage) -> Vec<Lie> {
+fn false_content(image: &TestImage) -> Vec<Lie> {
     let gzip_digest = digest(&image.layers[1].0);
     let (manifest, evil) = (digest(&image.manifest_bytes()), digest(b"evil"));
     let first = image.layers[0].0.len();
@@ -310,6 +310,11 @@ fn lies(image: &TestImage) -> Vec<Lie> {
             }),
             format!("layer 1 of 3 is refused: it has more than the {first} bytes its manifest says"),
         ),
+    ]
+}
+
+fn strange_answers() -> Vec<Lie> {
+    vec![
         (
             "endless manifest",
             Box::new(|_, asked| asked.path.ends_with("/manifests/1").then(|| Reply::ok(vec![b' '; 70_000]))),
@@ -355,7 +360,7 @@ async fn believes_nothing_that_is_not_what_was_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), Limits { document_bytes: 65_536, ..limits() }).unwrap();
     let before = snapshot(&store);
-    for (name, lie, expected) in lies(&image) {
+    for (name, lie, expected) in false_content(&image).into_iter().chain(strange_answers()) {
         let served = image.clone();
         let server =
             Server::start(move |asked| lie(&served, asked).unwrap_or_else(|| honest(&served, asked))).await;

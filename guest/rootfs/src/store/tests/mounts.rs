@@ -1,6 +1,6 @@
 //! Root file systems as a container sees them.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, mem::ManuallyDrop, os::unix::fs::PermissionsExt};
 
 use postern_model::ContainerName;
 
@@ -94,7 +94,7 @@ async fn a_process_that_died_left_nothing_the_next_keeps() {
     fs::create_dir(disk.path().join("tmp/half")).unwrap();
     fs::create_dir(disk.path().join("layers").join("0".repeat(64))).unwrap();
     // As a killed process would: nothing is dropped, but the kernel takes the lock back.
-    std::mem::forget(rootfs);
+    let _never_dropped = ManuallyDrop::new(rootfs);
     rustix::fs::flock(store.0.area.lock(), rustix::fs::FlockOperation::Unlock).unwrap();
     let again = Store::open(disk.path(), limits()).unwrap();
     assert_eq!(snapshot(&again), before);

@@ -1,3 +1,5 @@
+//! Tar as tools write it, and as nobody should.
+
 use proptest::prelude::*;
 
 use super::*;

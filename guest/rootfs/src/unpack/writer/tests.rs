@@ -1,3 +1,5 @@
+//! Layers on a real file system: what is kept, what is refused, and that nothing leaves the layer's root.
+
 use std::{
     fs,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
