@@ -37,7 +37,7 @@ async fn two_at_once_make_one_sandbox() -> anyhow::Result<()> {
     .await;
     let mut codes = [code(&first?), code(&second?)];
     codes.sort_unstable();
-    assert_eq!(codes, [0, 9]);
+    assert_eq!(codes, [0, 9], "one is made, the other is told that there is one");
     Ok(())
 }
 

@@ -80,9 +80,9 @@ impl Host {
         timeout(PATIENCE, self.read()).await.context("no answer")?
     }
 
-    /// Whether nothing is answered for a while.
+    /// Whether nothing is answered for a while. If something is, the connection is of no more use.
     pub async fn is_silent(&mut self, pause: Duration) -> bool {
-        timeout(pause, self.stream.readable()).await.is_err()
+        timeout(pause, self.stream.read_u8()).await.is_err()
     }
 
     /// Waits for the agent to close the connection, unread answers aside.

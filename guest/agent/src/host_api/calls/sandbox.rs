@@ -7,7 +7,7 @@ use postern_model::{HostProvided, OperationKind, Verdict};
 use postern_policy::Declared;
 
 use super::{Admitted, Call, Status, decode, encoded, later, now};
-use crate::pod::{HostId, SandboxConfig};
+use crate::pod::{HostId, PodError, SandboxConfig};
 
 /// resolv.conf(5): the resolver looks at three.
 const MAX_DNS_SERVERS: usize = 3;
@@ -26,8 +26,12 @@ pub(super) fn create(call: &Call<'_>) -> Admitted {
     let permit = call.gate.permit(OperationKind::CreateSandbox, Declared::No)?;
     let pod = call.gate.pod.clone();
     later(Verdict::Allowed, async move {
-        pod.configure_sandbox(permit, config).await?;
-        encoded(&host::Empty {})
+        match pod.configure_sandbox(permit, config).await {
+            Ok(()) => encoded(&host::Empty {}),
+            // Two came at once, and the other was first.
+            Err(PodError::Denied(_)) => Err(Status::CONFIGURED),
+            Err(other) => Err(other.into()),
+        }
     })
 }
 
