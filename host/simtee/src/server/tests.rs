@@ -64,6 +64,18 @@ fn nobody_else_gets_the_device() {
 }
 
 #[test]
+fn a_connection_that_never_asked_gives_way() {
+    let fixture = fixture();
+    drop(fixture.connect());
+    let abandoned = fixture.connect();
+    let mut holder = fixture.connect();
+    ask(&mut holder, &[0; 64]).unwrap();
+    drop(abandoned);
+    ask(&mut holder, &[1; 64]).unwrap();
+    assert!(ask(&mut fixture.connect(), &[2; 64]).is_err(), "once it has answered");
+}
+
+#[test]
 fn nonsense_ends_the_connection() {
     let fixture = fixture();
     let mut holder = fixture.connect();
