@@ -9,7 +9,7 @@ use std::{
 use postern_model::ContainerName;
 
 use super::{
-    Created, ExecError, ExecProcess, Runtime, Shared,
+    Created, ExecError, ExecProcess, Failure, FailureKind, Runtime, Shared,
     container::{Container, Stage},
     create::terminal,
     finish,
@@ -92,7 +92,11 @@ impl Shared {
 /// Now that the process is in our charge: let it become the command.
 async fn launch(job: &mut Job) -> Result<(), ExecError> {
     job.release();
-    job.go().await.map_err(ExecError::Worker)?;
+    job.go().await.map_err(|error| match error {
+        // Killed before its first instruction: so was the container.
+        WorkerError::Died => ExecError::Refused(Failure::new(FailureKind::Ended, "the container has ended")),
+        error => ExecError::Worker(error),
+    })?;
     match job.next().await.map_err(ExecError::Worker)?.map(|answer| answer.body) {
         None => Ok(()),
         Some(Reply::Failed(failure)) => Err(ExecError::Refused(failure)),

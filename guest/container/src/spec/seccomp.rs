@@ -24,6 +24,9 @@ const FAMILIES: [u64; 5] = [
     17, // AF_PACKET, which takes CAP_NET_RAW
 ];
 
+/// AF_MCTP, the last that there is (linux/socket.h). Beyond it the kernel itself refuses.
+const LAST_FAMILY: u64 = 45;
+
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET (clone(2)).
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 /// TIOCSTI and TIOCLINUX put input into a terminal that somebody else reads (ioctl_tty(2)).
@@ -418,8 +421,15 @@ pub(super) fn profile() -> Result<LinuxSeccomp, OciSpecError> {
         rule(&["clone3"], LinuxSeccompAction::ScmpActErrno, Some(errno(libc::ENOSYS)), None)?,
         allow_if(&["clone"], masked(0, CLONE_NAMESPACES, 0)?)?,
     ];
-    for family in FAMILIES {
-        rules.push(allow_if(&["socket", "socketpair"], masked(0, LOW_32_BITS, family)?)?);
+    for flag in (0..u64::BITS).map(|bit| 1 << bit).filter(|flag| flag & CLONE_NAMESPACES != 0) {
+        rules.push(refuse_if(&["clone"], libc::EPERM, masked(0, flag, flag)?)?);
+    }
+    for family in 0..=LAST_FAMILY {
+        let this = masked(0, LOW_32_BITS, family)?;
+        rules.push(match FAMILIES.contains(&family) {
+            true => allow_if(&["socket", "socketpair"], this)?,
+            false => refuse_if(&["socket", "socketpair"], libc::EAFNOSUPPORT, this)?,
+        });
     }
     for personality in PERSONALITIES {
         rules.push(allow_if(&["personality"], masked(0, LOW_32_BITS, personality)?)?);
@@ -439,7 +449,10 @@ pub(super) fn profile() -> Result<LinuxSeccomp, OciSpecError> {
 fn ioctl_rules() -> Result<Vec<LinuxSyscall>, OciSpecError> {
     let [first, second] = TERMINAL_INJECTION;
     let differing = first ^ second;
-    let mut rules = Vec::new();
+    let mut rules = vec![
+        refuse_if(&["ioctl"], libc::EPERM, masked(1, LOW_32_BITS, first)?)?,
+        refuse_if(&["ioctl"], libc::EPERM, masked(1, LOW_32_BITS, second)?)?,
+    ];
     for bit in (0..32).map(|bit| 1u64 << bit).filter(|bit| bit & differing == 0) {
         rules.push(allow_if(&["ioctl"], masked(1, bit, !first & bit)?)?);
     }
@@ -459,6 +472,10 @@ fn ioctl_rules() -> Result<Vec<LinuxSyscall>, OciSpecError> {
 
 fn allow_if(names: &[&str], condition: LinuxSeccompArg) -> Result<LinuxSyscall, OciSpecError> {
     rule(names, LinuxSeccompAction::ScmpActAllow, None, Some(condition))
+}
+
+fn refuse_if(names: &[&str], errno: i32, condition: LinuxSeccompArg) -> Result<LinuxSyscall, OciSpecError> {
+    rule(names, LinuxSeccompAction::ScmpActErrno, Some(errno.unsigned_abs()), Some(condition))
 }
 
 fn rule(
@@ -509,6 +526,7 @@ mod tests {
         let allowed = |request: u64| {
             rules
                 .iter()
+                .filter(|rule| rule.action() == LinuxSeccompAction::ScmpActAllow)
                 .flat_map(|rule| rule.args().iter().flatten())
                 .any(|argument| request & argument.value() == argument.value_two().unwrap())
         };

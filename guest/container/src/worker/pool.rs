@@ -67,6 +67,23 @@ impl Pool {
         blob: &[u8],
         fds: &[BorrowedFd<'_>],
     ) -> Result<Job, WorkerError> {
+        match self.try_begin(request, blob, fds).await {
+            // A worker greets before it reads its request. Without a greeting nothing has been done, and most likely
+            // the zygote has died with our socket in its queue; once more, then, with a fresh one.
+            Err(WorkerError::Died | WorkerError::Channel(_)) => {
+                self.close();
+                self.try_begin(request, blob, fds).await
+            }
+            result => result,
+        }
+    }
+
+    async fn try_begin(
+        &self,
+        request: &Request,
+        blob: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Job, WorkerError> {
         let socket = self.connect()?;
         let start = async {
             channel::send_async(&socket, request, blob, fds).await.map_err(WorkerError::Channel)?;
@@ -180,11 +197,6 @@ impl Job {
     /// The same for one whose socket is still needed.
     pub(crate) fn release(&mut self) {
         self.worker = None;
-    }
-
-    #[cfg(test)]
-    pub(crate) fn worker_pid(&self) -> Option<u32> {
-        self.worker.as_ref().map(|worker| worker.pid)
     }
 }
 

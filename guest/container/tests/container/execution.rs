@@ -97,6 +97,7 @@ fn says_what_is_wrong() {
         match pod.runtime.exec(&id, process(&["true"]), Stdio::Closed).await {
             Err(ExecError::NotRunning(_)) => {}
             Err(ExecError::Refused(failure)) => assert_eq!(failure.kind, FailureKind::Ended),
+            Ok(created) => assert_eq!(created.process.exit().wait().await, ExitStatus::Signalled(9)),
             other => panic!("{other:?}"),
         }
     });

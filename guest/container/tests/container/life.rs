@@ -143,7 +143,7 @@ fn a_missing_command_is_named() {
             }
         };
         assert_eq!(refused(wish("a", &["no-such-program"])).await.kind, FailureKind::CommandNotFound);
-        assert_eq!(refused(wish("a", &["noexec"])).await.kind, FailureKind::CommandNotExecutable);
+        assert_eq!(refused(wish("c", &["noexec"])).await.kind, FailureKind::CommandNotExecutable);
 
         // What only execve can tell is told by start.
         pod.create(wish("b", &["/no/such/path"]), Stdio::Closed).await;

@@ -40,19 +40,16 @@ pub(crate) fn with_pod<F: Future<Output = ()> + Send + 'static>(
         return;
     }
     let (done, result) = mpsc::channel();
-    let task = engine().handle.spawn(async move {
-        let pod = Pod::new();
-        let (runtime, directory, cgroup) = (pod.runtime.clone(), pod.directory.clone(), pod.cgroup.clone());
-        test(pod).await;
-        runtime.shut_down().await;
-        assert_eq!(cgroups_named(&cgroup), Vec::<PathBuf>::new(), "control groups are left");
-        drop(directory);
-    });
     engine().handle.spawn(async move {
-        let _ = done.send(task.await);
+        let pod = Pod::new();
+        let outcome = tokio::spawn(test(pod.clone())).await;
+        pod.runtime.shut_down().await;
+        let left = cgroups_named(&pod.cgroup);
+        drop(pod);
+        let _ = done.send(outcome.map(|()| left));
     });
     match result.recv_timeout(DEADLINE) {
-        Ok(Ok(())) => {}
+        Ok(Ok(left)) => assert_eq!(left, Vec::<PathBuf>::new(), "control groups are left"),
         Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
         Err(_) => panic!("test did not end within {DEADLINE:?}"),
     }
@@ -221,6 +218,11 @@ pub(crate) async fn feed(io: &mut ProcessIo, data: &[u8]) {
 
 pub(crate) fn worker_program() -> &'static str {
     env!("CARGO_BIN_EXE_postern-container-worker")
+}
+
+/// Makes system calls that a container is refused.
+pub(crate) fn probe_program() -> &'static str {
+    env!("CARGO_BIN_EXE_postern-container-probe")
 }
 
 pub(crate) fn name(name: &str) -> ContainerName {
