@@ -112,15 +112,15 @@ impl Tail {
         lines[lines.len().saturating_sub(count)..].iter().map(|&line| line.to_owned()).collect()
     }
 
-    /// Waits for a whole line in the tail that begins with `prefix`; never comes if the log ends without one.
-    pub async fn line_starting_with(&self, prefix: &str) -> String {
+    /// Waits for a whole line in the tail that has `part` in it; never comes if the log ends without one.
+    pub async fn line_containing(&self, part: &str) -> String {
         let mut seen = self.seen.clone();
         loop {
             // Whatever comes after this is a change.
             let complete = seen.borrow_and_update().complete;
             let text = self.text();
             let mut whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-            if let Some(line) = whole.find(|line| line.starts_with(prefix)) {
+            if let Some(line) = whole.find(|line| line.contains(part)) {
                 return line.trim_end().to_owned();
             }
             if complete || seen.changed().await.is_err() {
@@ -189,7 +189,7 @@ mod tests {
         };
         let (line, _writer) = tokio::select! {
             () = log.copy(reader) => panic!("the writer is still there"),
-            found = async { tokio::join!(tail.line_starting_with("postern: "), write) } => found,
+            found = async { tokio::join!(tail.line_containing("postern: "), write) } => found,
         };
         assert_eq!(line, "postern: booted");
     }

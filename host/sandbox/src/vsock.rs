@@ -14,11 +14,14 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::UnixStream,
+    sync::oneshot,
     time::timeout,
 };
 
-/// How long one attempt may take. A guest that is not up answers nothing at all.
-const ATTEMPT: Duration = Duration::from_secs(1);
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(3);
+/// How long an attempt that was given up is kept open for an answer.
+const LINGER: Duration = Duration::from_secs(600);
 /// Longest answer to `CONNECT`.
 const MAX_ANSWER: usize = 32;
 /// Longest path of a unix socket, with its NUL (`sun_path`, unix(7)).
@@ -41,8 +44,8 @@ pub trait GuestStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> GuestStream for T {}
 
 impl VsockAddress {
-    /// Connects to `port`, once. Fails with `TimedOut` if there is no answer within a second, and in many ways while
-    /// nobody listens.
+    /// Connects to `port`, once. Fails with `TimedOut` if there is no answer within three seconds, and in many ways while
+    /// nobody listens. Can be given up at any time.
     pub async fn open(&self, port: u32) -> io::Result<Box<dyn GuestStream>> {
         let attempt = async {
             let stream: Box<dyn GuestStream> = match self {
@@ -61,8 +64,20 @@ impl VsockAddress {
     }
 }
 
+/// vhost-device-vsock 0.3 dies of a connection that its client has closed by the time the guest accepts it. So whoever
+/// gives up leaves the connection to a task, which closes it once it is answered.
 async fn open_hybrid(socket: &Path, port: u32) -> io::Result<UnixStream> {
-    let mut stream = connect_unix(socket).await?;
+    let stream = connect_unix(socket).await?;
+    let (answer, answered) = oneshot::channel();
+    tokio::spawn(async move {
+        let result = timeout(LINGER, introduce(stream, port)).await;
+        let _ = answer.send(result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())));
+    });
+    answered.await.unwrap_or_else(|_| Err(io::ErrorKind::ConnectionAborted.into()))
+}
+
+/// Says where to, and waits until the guest has accepted.
+async fn introduce(mut stream: UnixStream, port: u32) -> io::Result<UnixStream> {
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
     // Byte by byte: what follows the line belongs to the caller.
     let mut answer = Vec::with_capacity(MAX_ANSWER);
@@ -154,6 +169,26 @@ mod tests {
         for answer in [&b""[..], b"NO\n", b"a very long line that is no answer at all\n"] {
             assert!(answered(answer).await.is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_was_given_up_stays_open_until_it_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("v.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let address = VsockAddress::VhostUser { socket };
+        let mut stream = tokio::select! {
+            _ = address.open(1024) => panic!("answered by nobody"),
+            accepted = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.read_exact(&mut [0; 13]).await.unwrap();
+                stream
+            } => accepted,
+        };
+        let nothing_yet = stream.try_read(&mut [0]);
+        assert_eq!(nothing_yet.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        stream.write_all(b"OK 1\n").await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[tokio::test]

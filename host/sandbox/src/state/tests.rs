@@ -1,8 +1,10 @@
 //! The state directory: names are taken once, a lock says who is alive, and nothing is lost or left.
 
-use postern_launch::{Accelerator, Cpus, Machine, MemoryMib, TeePlatform};
+use postern_launch::{Accelerator, Cpus, Machine, MemoryMib, PodShape, TeePlatform};
+use postern_model::HostData;
 
 use super::*;
+use crate::{process::ProcessId, vsock::VsockAddress};
 
 fn home() -> (tempfile::TempDir, Home) {
     let dir = tempfile::tempdir().unwrap();

@@ -43,6 +43,8 @@ pub enum StartError {
     Spawn(#[from] SpawnError),
     #[error("{program} ended unexpectedly: {ended}")]
     Ended { program: &'static str, ended: Ended, source: LastWords },
+    #[error("{program} crashed")]
+    Crashed { program: &'static str, source: LastWords },
     #[error("{program} did not come up within {seconds} s")]
     Stuck { program: &'static str, seconds: u64 },
     #[error("QEMU cannot be controlled")]
@@ -73,9 +75,12 @@ impl StartError {
             Self::PortInUse { .. } | Self::Listen { .. } => Outcome::PortInUse,
             Self::State(error) => error.outcome(),
             Self::Identity(_) => Outcome::Internal,
-            Self::Spawn(_) | Self::Ended { .. } | Self::Stuck { .. } | Self::Qmp(_) | Self::NoPort => {
-                Outcome::VmmEnded
-            }
+            Self::Spawn(_)
+            | Self::Ended { .. }
+            | Self::Crashed { .. }
+            | Self::Stuck { .. }
+            | Self::Qmp(_)
+            | Self::NoPort => Outcome::VmmEnded,
             Self::Tee(_) => Outcome::Tee,
             Self::GuestSilent { .. } | Self::Connect(_) => Outcome::GuestSilent,
             Self::GuestRefused { .. } => Outcome::GuestRefused,
@@ -97,7 +102,7 @@ impl StartError {
                 format!("listen elsewhere, or with --listen {}:0 on any free port", listen.ip())
             }
             Self::State(error) => return error.hint(),
-            Self::Ended { .. } | Self::Stuck { .. } | Self::Qmp(_) => {
+            Self::Ended { .. } | Self::Crashed { .. } | Self::Stuck { .. } | Self::Qmp(_) => {
                 "see what `postern-host probe` says about this host".into()
             }
             Self::GuestSilent { .. } | Self::Connect(_) => {

@@ -6,7 +6,11 @@ use postern_launch::AGENT_VSOCK_PORT;
 use serde_json::json;
 use tokio::{sync::watch, time::timeout};
 
-use super::{Stop, boot::Parts, requested};
+use super::{
+    Stop,
+    boot::{CRASH_LINE, Parts},
+    requested,
+};
 use crate::{
     client::{AGENT_SERVICE, HostClient},
     exec::Managed,
@@ -96,11 +100,14 @@ impl Live {
     }
 }
 
-/// Says so if the vsock device ends, once, and never returns.
+/// Says so if the vsock device ends or crashes, once, and never returns.
 async fn mourn(vsock: Option<&Managed>, pod: &LockedPod) {
     if let Some(vsock) = vsock {
-        let ended = vsock.ended().await;
-        tracing::warn!(pod = %pod.name(), %ended, "the vsock helper ended; the host can no longer reach this guest");
+        let why = tokio::select! {
+            ended = vsock.ended() => ended.to_string(),
+            line = vsock.stderr().line_containing(CRASH_LINE) => line,
+        };
+        tracing::warn!(pod = %pod.name(), why, "the vsock helper is gone; the host can no longer reach this guest");
     }
     std::future::pending::<()>().await;
 }
