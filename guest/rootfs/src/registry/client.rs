@@ -107,7 +107,8 @@ impl Retry {
         if !error.is_transient() || self.failures == ATTEMPTS {
             return Err(error);
         }
-        tracing::debug!(%error, self.failures, "registry request is tried again");
+        // Not the error: it names the registry, and logs may be seen by the host.
+        tracing::debug!(self.failures, "registry request is tried again");
         tokio::time::sleep(backoff(self.failures)).await;
         Ok(())
     }

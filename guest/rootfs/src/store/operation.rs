@@ -156,14 +156,8 @@ impl Inner {
             state.add_layer(expected.diff_id, charge.keep());
         }
         drop(state);
-        let (entries, devices, attributes) =
-            (unpacked.entries, unpacked.skipped_devices, unpacked.skipped_attributes);
-        tracing::debug!(
-            entries,
-            devices,
-            attributes,
-            "layer unpacked; device nodes and foreign attributes left out"
-        );
+        let (devices, attributes) = (unpacked.skipped_devices, unpacked.skipped_attributes);
+        tracing::trace!(devices, attributes, "layer unpacked; so much of it was left out");
         Ok(())
     }
 

@@ -30,6 +30,8 @@ use crate::{
 const BUFFER: usize = 128 << 10;
 /// A layer's room is given back in pieces of this size.
 const PUNCH: u64 = 1 << 20;
+/// Bytes of a file's name in an archive: all names are held in memory at once.
+const MAX_NAME: usize = 512;
 /// Symbolic links between an archive's files that are followed (`docker save` makes one per repeated layer).
 const MAX_LINKS: usize = 8;
 
@@ -81,6 +83,7 @@ impl Spool {
         limits: &Limits,
     ) -> Result<Self, SpoolError> {
         let decoder = Decoder::new(archive).map_err(SpoolError::Decompress)?;
+        let limits = &Limits { path_bytes: MAX_NAME, ..limits.clone() };
         let mut records = Records::new(decoder, limits);
         let mut spool = Self { directory, entries: BTreeMap::new(), charge: Arc::new(Mutex::new(charge)) };
         let mut count = 0;

@@ -60,6 +60,8 @@ pub(crate) struct Tree {
     root: OwnedFd,
     /// The directory of the entry at hand: most entries are in the one before's.
     parent: Option<Parent>,
+    /// Directories made though no entry describes them.
+    implied: u64,
 }
 
 #[derive(Debug)]
@@ -71,14 +73,21 @@ struct Parent {
 
 impl Tree {
     pub(crate) fn new(root: OwnedFd) -> Self {
-        Self { root, parent: None }
+        Self { root, parent: None, implied: 0 }
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
-    /// The directory `path` is in, made with those above it if need be.
+    /// Makes the directory `path` is in, with those above it, if need be; says how many that were.
+    pub(crate) fn make_parent_of(&mut self, path: &EntryPath) -> Result<u64, PlaceError> {
+        let before = self.implied;
+        self.enter(path.parent())?;
+        Ok(self.implied - before)
+    }
+
+    /// The directory `path` is in.
     pub(crate) fn parent_of(&mut self, path: &EntryPath) -> Result<BorrowedFd<'_>, PlaceError> {
         self.enter(path.parent())
     }
@@ -115,17 +124,22 @@ impl Tree {
     }
 
     /// Makes the directories of `path` that are missing, one by one from the root.
-    fn make_path(&self, path: &[u8]) -> Result<OwnedFd, PlaceError> {
+    fn make_path(&mut self, path: &[u8]) -> Result<OwnedFd, PlaceError> {
         let mut at = open_beneath(self.root.as_fd(), b"")?;
         for part in path.split(|&c| c == b'/') {
-            at = match open_beneath(at.as_fd(), part) {
-                Err(Errno::NOENT) => make_directory(at.as_fd(), part, Present::Nothing)?,
+            let missing = match open_beneath(at.as_fd(), part) {
+                Err(Errno::NOENT) => Present::Nothing,
                 Err(Errno::NOTDIR) => match present(at.as_fd(), part)? {
-                    Present::Whiteout => make_directory(at.as_fd(), part, Present::Whiteout)?,
+                    Present::Whiteout => Present::Whiteout,
                     _ => return Err(PlaceError::BelowFile),
                 },
-                directory => directory?,
+                directory => {
+                    at = directory?;
+                    continue;
+                }
             };
+            at = make_directory(at.as_fd(), part, missing)?;
+            self.implied += 1;
         }
         Ok(at)
     }

@@ -156,12 +156,11 @@ impl Writer<'_> {
     }
 
     fn apply<R: Read>(&mut self, record: &Record, records: &mut Records<R>) -> Result<(), Failure> {
-        self.unpacked.entries += 1;
-        if self.unpacked.entries > self.limits.entries_per_layer {
-            return Err(Failure::Layer(UnpackError::TooManyEntries(self.limits.entries_per_layer)));
-        }
-        self.take(ENTRY_COST)?;
+        self.count(1)?;
         let path = EntryPath::parse(&record.path, self.limits).map_err(EntryProblem::Path)?;
+        // A deep path makes many directories, and they cost as much as if they were written out.
+        let implied = self.tree.make_parent_of(&path)?;
+        self.count(implied)?;
         if let Some(hidden) = path.name().strip_prefix(b".wh.") {
             return self.whiteout(&path, hidden);
         }
@@ -326,6 +325,14 @@ impl Writer<'_> {
             }
         }
         Ok(())
+    }
+
+    fn count(&mut self, entries: u64) -> Result<(), Failure> {
+        self.unpacked.entries += entries;
+        if self.unpacked.entries > self.limits.entries_per_layer {
+            return Err(Failure::Layer(UnpackError::TooManyEntries(self.limits.entries_per_layer)));
+        }
+        self.take(entries * ENTRY_COST)
     }
 
     fn take(&mut self, bytes: u64) -> Result<(), Failure> {

@@ -414,6 +414,7 @@ fn limits_hold() {
     for (bytes, expected) in [
         (entries(4, 0), "layer has more than 3 entries"),
         (entries(2, 90), "layer unpacks to more than 150 bytes"),
+        (Layer::new().file("a/b/c/d", b"").bytes(), "layer has more than 3 entries"),
         (entries(1, 101), "entry \"f0\" of the layer is refused: it has 101 bytes; at most 100 are allowed"),
     ] {
         assert_eq!(Unpacking::bytes(&bytes, &small).error(), expected);
