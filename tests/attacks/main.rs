@@ -20,12 +20,14 @@ mod host_specification;
 mod interface_tricks;
 mod kernel_modules;
 mod memory_time_entropy;
+mod no_handover;
 mod owner_names;
 mod packet_filter;
 mod protobuf_bombs;
 mod sanitised_answers;
 mod second_sandbox;
 mod stdio_lengths;
+mod straddling_handover;
 mod wait_steals_exit;
 
 use postern_tests::host_endpoint::{kata, raw, rig, workload};

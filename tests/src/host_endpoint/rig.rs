@@ -7,6 +7,7 @@ use postern_api::{
     host,
     owner::{AuditRecord, AuditRequest, HandoverRequest, InspectPodRequest, InspectPodResponse},
 };
+use postern_model::Role;
 
 use super::raw::Host;
 use crate::{agent, owner::Door};
@@ -49,6 +50,12 @@ impl Agent {
     /// The owner's tunnel, as admin.
     pub async fn door(&self) -> anyhow::Result<Door> {
         self.agent.owner.connect(self.agent.address).await
+    }
+
+    /// The owner's tunnel, with a certificate of this role.
+    pub async fn door_as(&self, role: Role) -> anyhow::Result<Door> {
+        let identity = self.agent.owner.identity(role)?;
+        Ok(self.agent.owner.connect_as(&identity, self.agent.address).await?)
     }
 
     /// Where the host endpoint listens, as a ttRPC client writes it.

@@ -15,9 +15,10 @@ use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
     packet_route::{
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
-        link::{LinkAttribute, LinkMessage},
+        link::{LinkAttribute, LinkFlags, LinkMessage},
         route::{
-            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+            RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+            RouteScope, RouteType,
         },
     },
 };
@@ -112,7 +113,8 @@ impl Netlink {
             let Ok(name) = link.name.parse() else { continue };
             let addresses = connection.addresses(link.index).await?.iter().filter_map(read_address).collect();
             let mtu = Mtu::new(link.mtu.into()).ok();
-            found.push(InterfaceConfig { hardware_address: link.hardware_address, name, addresses, mtu });
+            let (hardware_address, arp) = (link.hardware_address, link.arp);
+            found.push(InterfaceConfig { hardware_address, name, addresses, mtu, arp });
         }
         Ok(found)
     }
@@ -215,6 +217,7 @@ struct Link {
     name: String,
     hardware_address: HardwareAddress,
     mtu: u32,
+    arp: bool,
 }
 
 impl HeldConnection<'_> {
@@ -234,6 +237,9 @@ impl HeldConnection<'_> {
         }
         if let Some(mtu) = config.mtu.filter(|mtu| mtu.bytes() != link.mtu) {
             change(LinkUnspec::new_with_index(link.index).mtu(mtu.bytes())).await?;
+        }
+        if config.arp != link.arp {
+            change(LinkUnspec::new_with_index(link.index).arp(config.arp)).await?;
         }
         Ok(())
     }
@@ -304,6 +310,18 @@ async fn ask<T>(
 }
 
 fn route_message(route: &Route, index: u32) -> RouteMessage {
+    let mut message = reach(route, index);
+    if route.is_on_link() {
+        message.header.flags.insert(RouteFlags::Onlink);
+    }
+    if let Some(mtu) = route.mtu() {
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu.bytes())]));
+    }
+    message
+}
+
+/// Where the route leads, and how.
+fn reach(route: &Route, index: u32) -> RouteMessage {
     // The builder over both families can fail on a mixture, which a `Route` cannot be; these cannot.
     let scope = if route.gateway().is_some() { RouteScope::Universe } else { RouteScope::Link };
     if route.is_ipv4() {
@@ -348,7 +366,8 @@ fn read_link(message: &LinkMessage) -> Option<Link> {
             _ => {}
         }
     }
-    Some(Link { index: message.header.index, name: name?, hardware_address: hardware_address?, mtu })
+    let arp = !message.header.flags.contains(LinkFlags::Noarp);
+    Some(Link { index: message.header.index, name: name?, hardware_address: hardware_address?, mtu, arp })
 }
 
 fn message_address(message: &AddressMessage) -> Option<IpAddr> {
@@ -376,17 +395,25 @@ fn read_route(message: &RouteMessage, names: &HashMap<u32, InterfaceName>) -> Op
         _ => None,
     };
     let (mut interface, mut destination, mut gateway, mut source) = (None, None, None, None);
+    let mut mtu = None;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => interface = names.get(index).cloned(),
             RouteAttribute::Destination(address) => destination = ip(address),
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(bytes) => Mtu::new((*bytes).into()).ok(),
+                    _ => None,
+                });
+            }
             _ => {}
         }
     }
     let destination = destination.map(|address| (address, message.header.destination_prefix_length.into()));
-    Route::new(interface?, destination, gateway, source).ok()
+    let route = Route::new(interface?, destination, gateway, source).ok()?;
+    Some(route.with_mtu(mtu).with_on_link(message.header.flags.contains(RouteFlags::Onlink)))
 }
 
 fn network(address: IpAddr, length: u8) -> Option<IpAddr> {

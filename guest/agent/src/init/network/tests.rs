@@ -16,6 +16,7 @@ fn config(text: &str, addresses: &[(&str, u32)]) -> InterfaceConfig {
         name: name(text),
         addresses: addresses.iter().map(|(a, length)| InterfaceAddress::parse(a, *length).unwrap()).collect(),
         mtu: Some(Mtu::new(1400).unwrap()),
+        arp: true,
     }
 }
 
@@ -208,12 +209,39 @@ fn the_kernel() {
                 "{refused:?}"
             );
             keeps_its_promises(&network).await;
+            keeps_what_network_plugins_add(&network).await;
             // Loopback is up and still the guest's own.
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         });
     });
     tested.join().unwrap();
+}
+
+/// A neighbour set by hand, an interface without ARP, a gateway that only the flag says is on the link, a route's MTU.
+async fn keeps_what_network_plugins_add(network: &Netlink) {
+    let interface = InterfaceConfig { arp: false, ..config("eth9", &[("10.0.2.15", 24)]) };
+    network.update_interface(interface.clone()).await.unwrap();
+    assert_eq!(network.interfaces().await.unwrap(), [interface]);
+    let far = gateway("eth9", "169.254.1.1").with_on_link(true).with_mtu(Some(Mtu::new(1300).unwrap()));
+    network.update_routes(vec![far.clone()]).await.unwrap();
+    assert_eq!(network.routes().await.unwrap(), [far]);
+    let neighbor = Neighbor {
+        interface: name("eth9"),
+        address: "169.254.1.1".parse().unwrap(),
+        hardware_address: "02:00:00:00:00:09".parse().unwrap(),
+    };
+    for _ in 0..2 {
+        network.add_neighbors(vec![neighbor.clone()]).await.unwrap();
+    }
+    let neighbors = std::fs::read_to_string("/proc/thread-self/net/arp").unwrap();
+    assert!(
+        neighbors.lines().any(|line| line.starts_with("169.254.1.1 ") && line.contains("02:00:00:00:00:09")),
+        "{neighbors}"
+    );
+    let absent = Neighbor { interface: name("eth8"), ..neighbor };
+    let refused = network.add_neighbors(vec![absent]).await;
+    assert!(matches!(refused, Err(NetworkError::NoSuchInterface(_))), "{refused:?}");
 }
 
 /// A bridge without ports: Ethernet, and in kernels that have no dummy device.

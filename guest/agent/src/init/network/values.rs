@@ -180,6 +180,8 @@ pub struct InterfaceConfig {
     pub addresses: Vec<InterfaceAddress>,
     /// None keeps what the device came with.
     pub mtu: Option<Mtu>,
+    /// Whether it asks for and answers with hardware addresses; some networks set them by hand instead.
+    pub arp: bool,
 }
 
 /// One route of the main table. A destination of None is the default route.
@@ -189,6 +191,8 @@ pub struct Route {
     gateway: Option<IpAddr>,
     source: Option<IpAddr>,
     interface: InterfaceName,
+    mtu: Option<Mtu>,
+    on_link: bool,
 }
 
 impl Route {
@@ -217,7 +221,17 @@ impl Route {
         if destination.is_none() && gateway.is_none() {
             return Err(NetworkValueError::EmptyRoute);
         }
-        Ok(Self { destination, gateway, source, interface })
+        Ok(Self { destination, gateway, source, interface, mtu: None, on_link: false })
+    }
+
+    /// Packets on this route are no larger than this.
+    pub fn with_mtu(self, mtu: Option<Mtu>) -> Self {
+        Self { mtu, ..self }
+    }
+
+    /// The gateway is on the link although no address of the interface says so.
+    pub fn with_on_link(self, on_link: bool) -> Self {
+        Self { on_link, ..self }
     }
 
     /// Reads the texts of the wire: an empty one is absent, a destination is `ADDRESS/LENGTH` or an address.
@@ -258,6 +272,14 @@ impl Route {
 
     pub fn source(&self) -> Option<IpAddr> {
         self.source
+    }
+
+    pub fn mtu(&self) -> Option<Mtu> {
+        self.mtu
+    }
+
+    pub fn is_on_link(&self) -> bool {
+        self.on_link
     }
 
     pub fn is_ipv4(&self) -> bool {

@@ -17,8 +17,8 @@ const MAX_ADDRESSES: usize = 16;
 const MAX_ROUTES: usize = 64;
 const MAX_NEIGHBORS: usize = 64;
 
-/// `IFF_NOARP` (linux/if.h), the one flag that network plugins set. Answering ARP does no harm, so it is not carried out.
-const ALLOWED_FLAGS: u32 = 0x80;
+/// `IFF_NOARP` (linux/if.h), the one flag that network plugins set.
+const NO_ARP: u32 = 0x80;
 /// `RTNH_F_ONLINK` (linux/rtnetlink.h).
 const ON_LINK: u32 = 4;
 /// `RT_SCOPE_UNIVERSE` and `RT_SCOPE_LINK` (linux/rtnetlink.h); host scope would be the guest's own addresses.
@@ -33,7 +33,7 @@ const METADATA: [IpAddr; 2] = [
 ];
 
 pub(super) fn interface(wire: &host::Interface) -> Result<InterfaceConfig, Status> {
-    if wire.raw_flags & !ALLOWED_FLAGS != 0 {
+    if wire.raw_flags & !NO_ARP != 0 {
         return Err(Status::invalid("interface.raw_flags has a flag that is not accepted"));
     }
     if wire.ip_addresses.len() > MAX_ADDRESSES {
@@ -44,6 +44,7 @@ pub(super) fn interface(wire: &host::Interface) -> Result<InterfaceConfig, Statu
         name: interface_name(&wire.name)?,
         addresses: wire.ip_addresses.iter().map(interface_address).collect::<Result<_, _>>()?,
         mtu: mtu(wire.mtu)?,
+        arp: wire.raw_flags & NO_ARP == 0,
     })
 }
 
@@ -69,9 +70,11 @@ fn route(wire: &host::Route) -> Result<Route, Status> {
     if wire.flags & !ON_LINK != 0 {
         return Err(Status::invalid("route.flags has a flag that is not accepted"));
     }
-    mtu(wire.mtu.into())?;
     interface_name(&wire.device)?;
-    let route = Route::parse(&wire.device, &wire.dest, &wire.gateway, &wire.source).map_err(|_| INVALID)?;
+    let route = Route::parse(&wire.device, &wire.dest, &wire.gateway, &wire.source)
+        .map_err(|_| INVALID)?
+        .with_mtu(mtu(wire.mtu.into())?)
+        .with_on_link(wire.flags & ON_LINK != 0);
     let hidden = |address: Option<IpAddr>| address.is_some_and(|address| METADATA.contains(&address));
     let destination = route.destination();
     if hidden(destination.map(|(address, _)| address))
