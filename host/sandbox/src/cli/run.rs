@@ -77,11 +77,15 @@ struct Progress {
 
 impl Listener for Progress {
     fn report(&mut self, report: &Report) -> io::Result<()> {
+        let last = self.detached && matches!(report, Report::Ready { .. });
+        if last {
+            // First: whoever reads the line may end at once, and the pod must not end with it.
+            set_parent_process_death_signal(None)?;
+        }
         self.lines.report(report)?;
-        if self.detached && matches!(report, Report::Ready { .. }) {
+        if last {
             let null = OpenOptions::new().write(true).open("/dev/null")?;
             rustix::stdio::dup2_stdout(&null)?;
-            set_parent_process_death_signal(None)?;
         }
         Ok(())
     }

@@ -56,7 +56,7 @@ impl Live {
         tokio::select! {
             biased;
             () = requested(stop, Stop::Now) => "killed on request".into(),
-            () = self.end_gracefully(qemu) => "stopped on request".into(),
+            () = self.end_gracefully(qemu, parts.vsock()) => "stopped on request".into(),
         }
     }
 
@@ -86,8 +86,11 @@ impl Live {
     }
 
     /// Asks the guest, then QEMU. Whoever called kills what is left.
-    async fn end_gracefully(&mut self, qemu: &Managed) {
+    async fn end_gracefully(&mut self, qemu: &Managed, vsock: Option<&Managed>) {
         let asked = async {
+            if vsock.is_some_and(Managed::has_ended) {
+                return None;
+            }
             let client = HostClient::connect(&self.vsock, AGENT_VSOCK_PORT, REQUEST).await.ok()?;
             client.call(AGENT_SERVICE, "DestroySandbox", Vec::new(), REQUEST).await.ok()
         };
