@@ -27,9 +27,6 @@ pub(crate) fn failure(subject: Subject<'_>, status: &Status, end: Option<&str>) 
     let failure =
         Failure::new(exit(status), format!("cannot {doing}")).caused_by(status.message().to_owned());
     match status.code() {
-        Code::NotFound => {
-            failure.hint(format!("`postern ps -a {pod}` lists containers, `postern image ls {pod}` images"))
-        }
         Code::PermissionDenied => {
             failure.hint("use an identity that may do this, for example `postern --as admin …`")
         }
@@ -39,7 +36,6 @@ pub(crate) fn failure(subject: Subject<'_>, status: &Status, end: Option<&str>) 
         Code::ResourceExhausted => {
             failure.hint(format!("`postern stats {pod}` and `postern image ls {pod}` show what holds memory"))
         }
-        Code::Unavailable => failure.hint(format!("`postern pod inspect {pod}` shows the pod's phase")),
         _ => failure,
     }
 }

@@ -274,7 +274,10 @@ async fn copy_out(owner: &Owner, args: &Args, target: &Target, from: &str, to: &
     let source = RemotePath::parse(from);
     let doing = format!("copy {target}:{} to {}", source.path, to.display());
     let landing = landing(&source, to).or_fail(|| format!("cannot {doing}"))?;
-    let shown: PathBuf = landing.parent.join(landing.name.as_deref().unwrap_or_default());
+    let shown = match (landing.parent.as_os_str() == ".", &landing.name) {
+        (true, Some(name)) => PathBuf::from(name),
+        (_, name) => landing.parent.join(name.as_deref().unwrap_or_default()),
+    };
     let session = Session::open(owner, &target.pod, Intent::Change).await?;
     let subject = Subject { pod: session.name(), doing: &doing };
     let mut incoming = Incoming::begin(&session, subject, args, target, &source.path).await?;

@@ -2,6 +2,7 @@
 
 mod add;
 mod create;
+mod init_data;
 mod inspect;
 mod ls;
 mod rm;
@@ -20,6 +21,8 @@ pub(crate) struct Args {
 enum Verb {
     /// Boot a pod on this machine, verify it and take it over
     Create(create::Args),
+    /// Make the init data of a pod that somebody else starts
+    InitData(init_data::Args),
     /// Know a pod that somebody else started
     Add(add::Args),
     /// Check everything that a pod has to prove
@@ -36,6 +39,7 @@ enum Verb {
 pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     match args.verb {
         Verb::Create(args) => create::run(args, owner).await,
+        Verb::InitData(args) => init_data::run(args, owner).await,
         Verb::Add(args) => add::run(args, owner).await,
         Verb::Verify(args) => verify::run(args, owner).await,
         Verb::Ls(args) => ls::run(args, owner).await,

@@ -7,14 +7,12 @@ use std::{
 };
 
 use postern_launch::{
-    Accelerator, Cpus, EncodedInitData, InitData, Machine, Mode, PodShape, TeePlatform, encode,
-    expected_measurement,
+    Accelerator, Cpus, EncodedInitData, Machine, PodShape, TeePlatform, expected_measurement,
 };
 use postern_model::{Measurement, PodName};
-use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
 
-use super::{super::trust::simulated_risk, verify};
+use super::{super::trust::simulated_risk, init_data, verify};
 use crate::{
     cli::Risk,
     door::{Owner, Plan, Session, VerifyError},
@@ -199,12 +197,7 @@ async fn prepare(
         tsc_khz: probe.tsc_khz.filter(|_| probe.accelerator == Accelerator::Tcg),
         tee: TeePlatform::Simulated,
     };
-    let init_data = encode(&InitData {
-        pod: args.name.clone(),
-        owner_ca_der: owner_ca.to_vec(),
-        instance: random()?,
-        mode: Mode::Direct,
-    });
+    let init_data = init_data::make(&args.name, owner_ca)?;
     let measurement = expected_measurement(&manifest, &shape);
     Ok(Prepared { image_dir, shape, measurement, init_data, simulated_root: probe.simulated_root })
 }
@@ -233,14 +226,6 @@ impl Clock {
         self.stages.push(Stage { stage: name.to_owned(), millis: lap.saturating_sub(known) });
         self.last = now;
     }
-}
-
-fn random() -> Result<[u8; 32], Failure> {
-    let mut bytes = [0; 32];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| Failure::general("no random numbers from the operating system"))?;
-    Ok(bytes)
 }
 
 fn millis(duration: Duration) -> u64 {
