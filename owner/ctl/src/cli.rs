@@ -78,7 +78,7 @@ verbs! {
     /// See and change what you trust: roots and reference values
     Trust => trust, own;
     /// Create, verify, list and remove pods
-    Pod => pod, own;
+    Pod => pod, itself;
     /// Run a container from an image
     Run => run, container;
     /// Run a command in a running container
@@ -131,13 +131,14 @@ verbs! {
 mod ending {
     use super::*;
 
-    /// The verb's codes are Postern's; an interrupt ends it, and what it holds is undone on drop.
+    /// The verb's codes are Postern's, and an interrupt ends it.
     pub(super) async fn own(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
-        tokio::select! {
-            biased;
-            outcome = verb => outcome,
-            signal = signals::asked_to_end() => Err(Failure::silent(Exit::Signal(signal))),
-        }
+        signals::interruptible(verb).await
+    }
+
+    /// The verb answers interrupts itself, because something has to be undone.
+    pub(super) async fn itself(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+        verb.await
     }
 
     /// The verb's codes are the container's, and so are signals once it runs.

@@ -100,7 +100,7 @@ pub(crate) fn image_dir(flag: Option<PathBuf>, config: &Config) -> Result<PathBu
     let exe = std::env::current_exe().ok();
     let beside = exe.as_deref().and_then(Path::parent);
     let installed =
-        beside.into_iter().flat_map(|dir| [dir.join("../share/postern/image"), dir.join("image")]);
+        beside.into_iter().flat_map(|dir| [dir.join("../share/postern/image"), dir.join("../image")]);
     installed.into_iter().find(|dir| dir.join("image.json").is_file()).ok_or_else(|| {
         Failure::new(Exit::NotFound, "there is no guest image")
             .caused_by("neither --image-dir, image_dir in config.toml nor POSTERN_IMAGE_DIR names one, and none is installed")

@@ -4,6 +4,8 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::{exit::Exit, failure::Failure};
+
 /// The signals that are passed on to a process without a terminal.
 const FORWARDED: [i32; 6] = [1, 2, 3, 10, 12, 15];
 
@@ -43,6 +45,17 @@ impl Signals {
             window.poll_recv(cx).map(|_| Caught::WindowChanged)
         })
         .await
+    }
+}
+
+/// Ends a verb when Postern is asked to end; what it holds is undone on drop.
+pub(crate) async fn interruptible(
+    verb: impl Future<Output = Result<Exit, Failure>>,
+) -> Result<Exit, Failure> {
+    tokio::select! {
+        biased;
+        outcome = verb => outcome,
+        signal = asked_to_end() => Err(Failure::silent(Exit::Signal(signal))),
     }
 }
 

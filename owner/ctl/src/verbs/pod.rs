@@ -8,7 +8,7 @@ mod ls;
 mod rm;
 mod verify;
 
-use crate::{door::Owner, exit::Exit, failure::Failure};
+use crate::{door::Owner, exit::Exit, failure::Failure, process::signals::interruptible};
 
 #[derive(Debug, clap::Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -38,12 +38,13 @@ enum Verb {
 
 pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     match args.verb {
+        // Takes down what it has begun.
         Verb::Create(args) => create::run(args, owner).await,
-        Verb::InitData(args) => init_data::run(args, owner).await,
-        Verb::Add(args) => add::run(args, owner).await,
-        Verb::Verify(args) => verify::run(args, owner).await,
-        Verb::Ls(args) => ls::run(args, owner).await,
-        Verb::Inspect(args) => inspect::run(args, owner).await,
-        Verb::Rm(args) => rm::run(args, owner).await,
+        Verb::InitData(args) => interruptible(init_data::run(args, owner)).await,
+        Verb::Add(args) => interruptible(add::run(args, owner)).await,
+        Verb::Verify(args) => interruptible(verify::run(args, owner)).await,
+        Verb::Ls(args) => interruptible(ls::run(args, owner)).await,
+        Verb::Inspect(args) => interruptible(inspect::run(args, owner)).await,
+        Verb::Rm(args) => interruptible(rm::run(args, owner)).await,
     }
 }
