@@ -56,7 +56,7 @@ fn serve(booted: Booted) -> Result<()> {
         agent::serve(place, identity, host, |_, stamps| {
             init::boot_timeline(stamps);
             init::phase("serving");
-            Ok(())
+            init::wake_processors().context("waking the other processors")
         })
         .await
     })

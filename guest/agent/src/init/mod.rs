@@ -13,6 +13,7 @@ mod modules;
 mod mounts;
 pub mod network;
 mod power;
+mod processors;
 mod settings;
 mod stamps;
 
@@ -23,6 +24,7 @@ pub use self::{
     console::{boot_timeline, phase},
     mounts::DATA_DIR,
     power::{end_on_panic, fail, give_up, poweroff},
+    processors::wake_processors,
     stamps::{Stamp, Stamps},
 };
 
