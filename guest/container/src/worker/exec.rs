@@ -48,7 +48,6 @@ pub(super) fn exec(socket: &OwnedFd, request: ExecRequest, mut attached: Attache
     let init = attached.fd().map_err(protocol)?;
     let cgroup = join_cgroup(&request.cgroup)?;
     enter(&init, container_name_spaces())?;
-    drop(init);
     let identity = identify(&request.user)?;
     let streams = match request.terminal {
         Some((rows, columns)) => Streams::terminal(WindowSize { rows, columns }, identity.uid)?,
@@ -61,7 +60,7 @@ pub(super) fn exec(socket: &OwnedFd, request: ExecRequest, mut attached: Attache
     };
     match sys::fork_sibling(cgroup.as_ref().map(AsFd::as_fd)) {
         Ok(Fork::Child) => {
-            let failure = become_process(socket, request, &identity, streams, &attached.blob);
+            let failure = become_process(socket, &init, request, &identity, streams, &attached.blob);
             let _ = channel::send(socket, &Reply::Failed(failure), &[], &[]);
             sys::exit_now(127)
         }
@@ -101,13 +100,14 @@ pub(super) fn join_cgroup(cgroup: &JoinCgroup) -> Result<Option<OwnedFd>, Failur
     }
 }
 
-/// All of the container's namespaces. The user namespace is shared by all, and asking for it would be an error.
+/// The container's namespaces, but for that of control groups: where it bounds delegation (`nsdelegate`, cgroups(7)), a
+/// process in it cannot fork into a group that it is not below itself, so the child enters it, from inside the group.
+/// The user namespace is shared by all, and asking for it would be an error.
 fn container_name_spaces() -> ThreadNameSpaceType {
     ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::CONTROL_GROUP
         | ThreadNameSpaceType::NETWORK
 }
 
@@ -169,12 +169,14 @@ impl Streams {
 /// The child's part. Returns only to say why it did not become the process.
 fn become_process(
     socket: &OwnedFd,
+    init: &OwnedFd,
     request: ExecRequest,
     identity: &Identity,
     streams: Streams,
     filter: &[u8],
 ) -> Failure {
-    let prepared = prepare(request, identity, streams);
+    let prepared =
+        enter(init, ThreadNameSpaceType::CONTROL_GROUP).and_then(|()| prepare(request, identity, streams));
     // Only a process that the runtime has taken charge of may run; if the runtime is gone, or the worker died before it
     // could name this process, the answer is end of file.
     let mut go = [0];
