@@ -155,6 +155,8 @@ fn crun(rounds: u32) {
     let place = Place::new();
     let mut times = Times::default();
     let mut spec = place.spec("c");
+    // The newest that crun 1.8 knows.
+    spec.set_version("1.0.2".into());
     let name = format!("figures-{}", std::process::id());
     spec.linux_mut().as_mut().unwrap().set_cgroups_path(Some(format!("/postern-crun/{name}").into()));
     fs::write(place.directory.join("config.json"), serde_json::to_vec(&spec).unwrap()).unwrap();

@@ -13,4 +13,5 @@ mod life;
 mod limits;
 mod load;
 mod streams;
+#[allow(dead_code)]
 mod support;

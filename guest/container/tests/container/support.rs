@@ -35,13 +35,33 @@ const DEADLINE: Duration = Duration::from_secs(120);
 pub(crate) fn with_pod<F: Future<Output = ()> + Send + 'static>(
     test: impl FnOnce(Pod) -> F + Send + 'static,
 ) {
+    with(Hierarchy::OfMachine, test);
+}
+
+/// The same where the runtime sees a single (v2) hierarchy. A program uses one of the two.
+pub(crate) fn with_unified_pod<F: Future<Output = ()> + Send + 'static>(
+    test: impl FnOnce(Pod) -> F + Send + 'static,
+) {
+    with(Hierarchy::Unified, test);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hierarchy {
+    OfMachine,
+    Unified,
+}
+
+fn with<F: Future<Output = ()> + Send + 'static>(
+    hierarchy: Hierarchy,
+    test: impl FnOnce(Pod) -> F + Send + 'static,
+) {
     if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
         eprintln!("skipped: needs root and {BUSYBOX}");
         return;
     }
     let (done, result) = mpsc::channel();
-    engine().handle.spawn(async move {
-        let pod = Pod::new();
+    engine(hierarchy).handle.spawn(async move {
+        let pod = Pod::new(&engine(hierarchy).reaper);
         let outcome = tokio::spawn(test(pod.clone())).await;
         pod.runtime.shut_down().await;
         let left = cgroups_named(&pod.cgroup);
@@ -60,11 +80,24 @@ struct Engine {
     reaper: Reaper,
 }
 
-fn engine() -> &'static Engine {
+/// A mount name space for this thread, its workers and its helpers, with cgroup v2 mounted over whatever was there.
+fn hide_legacy_hierarchies() {
+    use rustix::{mount::*, thread::*};
+    // SAFETY: nothing in this thread holds on to its file system state, which is not shared from here on.
+    #[allow(unsafe_code)]
+    unsafe { unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }.unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    mount("none", "/sys/fs/cgroup", "cgroup2", MountFlags::empty(), None).unwrap();
+}
+
+fn engine(hierarchy: Hierarchy) -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     ENGINE.get_or_init(|| {
         let (started, engine) = mpsc::channel();
         std::thread::spawn(move || {
+            if hierarchy == Hierarchy::Unified {
+                hide_legacy_hierarchies();
+            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 started.send(Engine { handle: Handle::current(), reaper: Reaper::start().unwrap() }).unwrap();
@@ -83,7 +116,7 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    fn new() -> Self {
+    fn new(reaper: &Reaper) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let directory = tempfile::Builder::new().prefix("postern-container-").tempdir().unwrap();
         let cgroup = format!("postern-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -92,7 +125,7 @@ impl Pod {
             fs::write(directory.path().join(name), format!("# {name} of the pod\n")).unwrap();
         }
         fs::create_dir(directory.path().join("volumes")).unwrap();
-        let runtime = Runtime::new(config, engine().reaper.clone()).unwrap();
+        let runtime = Runtime::new(config, reaper.clone()).unwrap();
         Self { runtime, cgroup, directory: directory.into() }
     }
 
