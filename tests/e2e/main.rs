@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The whole system in a real VM, as its users have it: the programs that ship, the image that boots.
+
+mod lying_host;
+mod main_story;

@@ -11,5 +11,6 @@ pub mod owner;
 pub mod process;
 pub mod programs;
 pub mod registry;
+pub mod relay;
 pub mod story;
 pub mod terminal;

@@ -17,6 +17,7 @@ use std::{
 use crate::{
     home::{Home, Said},
     registry::Registry,
+    relay::Relay,
 };
 
 /// Given to a container; must be nowhere in what the host can see.
@@ -33,6 +34,8 @@ pub struct Stage {
     folder: tempfile::TempDir,
     registry: Option<Registry>,
     archive: PathBuf,
+    /// Carries all of the owner's traffic after the pod's creation.
+    relay: Option<Relay>,
     /// Bytes that crossed the host's connections to the guest, recorded by the attacker.
     seen_by_host: Vec<u8>,
     started: Instant,
@@ -97,7 +100,15 @@ impl Stage {
         let folder = tempfile::Builder::new().prefix("postern-story-").tempdir()?;
         let home = Home::new(folder.path().join("owner"))?;
         let archive = folder.path().join("busybox.tar");
-        Ok(Self { home, folder, registry: None, archive, seen_by_host: Vec::new(), started: Instant::now() })
+        Ok(Self {
+            home,
+            folder,
+            registry: None,
+            archive,
+            relay: None,
+            seen_by_host: Vec::new(),
+            started: Instant::now(),
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {

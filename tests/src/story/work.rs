@@ -11,6 +11,8 @@ use crate::{
 };
 
 const WEB: &str = "demo/web";
+/// Exit code of `postern` when a pod, container or image does not exist.
+const NOT_FOUND: i32 = 6;
 
 pub(super) fn exec(stage: &mut Stage) -> anyhow::Result<String> {
     let said = stage
@@ -115,7 +117,7 @@ pub(super) fn life_cycle(stage: &mut Stage) -> anyhow::Result<String> {
     let waited = stage.ok(&["wait", "demo/victim"])?;
     ensure!(waited.text().trim() == "137", "wait said {:?}", waited.text());
     stage.ok(&["rm", "demo/victim"])?;
-    stage.home.postern(&["inspect", "demo/victim"])?.expect_code(1)?;
+    stage.home.postern(&["inspect", "demo/victim"])?.expect_code(NOT_FOUND)?;
     stage.ok(&["stop", WEB])?;
     contains("wait", &stage.ok(&["wait", WEB])?.text(), "0")?;
     stage.ok(&["start", WEB])?;
