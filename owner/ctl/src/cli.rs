@@ -1,6 +1,9 @@
 //! The command line: every verb, and what all verbs share.
 
-use clap::{Parser, Subcommand};
+use clap::{
+    Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use postern_model::Role;
 
 use crate::{
@@ -33,8 +36,7 @@ Examples:
     about = ABOUT,
     after_help = format!("{EXAMPLES}\n\n{}", exit::HELP),
     subcommand_required = true,
-    arg_required_else_help = true,
-    disable_help_subcommand = true
+    arg_required_else_help = true
 )]
 pub(crate) struct Cli {
     /// Act with the client certificate of this role [default: $POSTERN_ROLE, or admin]
@@ -51,6 +53,12 @@ pub(crate) enum Risk {
     SimulatedTee,
     /// Pods made with the identity that is there obey only that one
     ReplaceIdentity,
+}
+
+/// For clap: a flag that takes this risk and no other.
+pub(crate) fn only(risk: Risk) -> impl TypedValueParser<Value = Risk> {
+    let values = risk.to_possible_value();
+    PossibleValuesParser::new(values).map(move |_| risk)
 }
 
 macro_rules! verbs {

@@ -13,7 +13,7 @@
 //! 126     run, exec: the command cannot be executed
 //! 127     run, exec: there is no such command
 //! 128+n   ended by signal n (130 is Ctrl-C)
-//! other   run, exec, attach, start -a, wait: the container's own code
+//! other   run, exec, attach, start -a: the container's own code
 //! ```
 
 use postern_evidence::appraise::Check;

@@ -170,7 +170,8 @@ async fn feed(
     signals: Signals,
     raw: bool,
 ) -> Left {
-    let commands = watch_signals(connection.terminal, requests.clone(), signals);
+    let keys = if raw { Keys::Theirs } else { Keys::Ours };
+    let commands = watch_signals(connection.terminal, keys, requests.clone(), signals);
     let stdin = async {
         if connection.stdin
             && let Some(left) = feed_stdin(connection, requests, raw).await
@@ -209,7 +210,21 @@ async fn feed_stdin(
     None
 }
 
-async fn watch_signals(terminal: bool, requests: mpsc::Sender<ProcessInput>, mut signals: Signals) -> Left {
+/// Whose the keys of our terminal are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    /// Raw mode: the process gets every key.
+    Theirs,
+    /// Ctrl-C is a signal for us.
+    Ours,
+}
+
+async fn watch_signals(
+    terminal: bool,
+    keys: Keys,
+    requests: mpsc::Sender<ProcessInput>,
+    mut signals: Signals,
+) -> Left {
     let mut interrupts = 0;
     loop {
         match signals.next().await {
@@ -220,8 +235,8 @@ async fn watch_signals(terminal: bool, requests: mpsc::Sender<ProcessInput>, mut
                 }
             }
             Caught::WindowChanged => {}
-            // A terminal sends its interrupts as keys; a real signal is meant for this program.
-            Caught::Signal(signal) if terminal => return Left::Signal(signal),
+            // Interrupts come as keys then; a real signal is meant for this program.
+            Caught::Signal(signal) if keys == Keys::Theirs => return Left::Signal(signal),
             Caught::Signal(signal) => {
                 interrupts += u32::from(signal == 2);
                 let kind = process_input::Kind::Signal(signal.into());

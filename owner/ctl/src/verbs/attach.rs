@@ -20,6 +20,7 @@ use crate::{
     after_help = "Ends with the container's exit code. ctrl-p ctrl-q leaves a container with a terminal and lets it go on.\n\nExamples:\n  postern attach demo/web\n  postern attach --no-stdin demo/web"
 )]
 pub(crate) struct Args {
+    /// The container, as POD/CONTAINER
     #[arg(value_name = "POD/CONTAINER", value_parser = parse::<Target>)]
     container: Target,
     /// Do not connect standard input

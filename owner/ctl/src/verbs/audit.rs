@@ -19,6 +19,7 @@ use crate::{
     after_help = "Verdicts: allowed, sanitised (answered with less than was asked), refused, unknown (no such method).\n\nExamples:\n  postern audit demo\n  postern audit -f demo\n  postern audit demo --output json | jq '.[] | select(.verdict == \"refused\")'"
 )]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
     pod: PodName,
     /// Go on with new calls until Ctrl-C

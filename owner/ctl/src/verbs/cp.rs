@@ -45,8 +45,10 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    /// What to copy
     #[arg(value_name = "SOURCE", value_parser = parse::<Place>)]
     source: Place,
+    /// Where to
     #[arg(value_name = "DESTINATION", value_parser = parse::<Place>)]
     destination: Place,
     /// Copy what a symlink at the end of SOURCE points to

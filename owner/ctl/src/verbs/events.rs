@@ -20,6 +20,7 @@ use crate::{
     after_help = "Goes on until Ctrl-C or the end of the pod.\n\nExamples:\n  postern events demo\n  postern events --history demo --output json"
 )]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
     pod: PodName,
     /// Begin with what is still remembered of the past

@@ -22,6 +22,7 @@ use crate::{
     after_help = "Ends with the command's exit code; 125 when Postern failed, 126 and 127 as a shell.\n\nExamples:\n  postern exec demo/web ls /srv\n  postern exec -it demo/web sh\n  postern exec -i demo/db -- psql < dump.sql"
 )]
 pub(crate) struct Args {
+    /// The container, as POD/CONTAINER
     #[arg(value_name = "POD/CONTAINER", value_parser = parse::<Target>)]
     container: Target,
     /// The command and its arguments

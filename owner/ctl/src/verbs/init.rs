@@ -2,7 +2,15 @@
 
 use postern_model::Role;
 
-use crate::{cli::Risk, door::Owner, exit::Exit, failure::Failure, human, identity, launch::parse, output};
+use crate::{
+    cli::{Risk, only},
+    door::Owner,
+    exit::Exit,
+    failure::Failure,
+    human, identity,
+    launch::parse,
+    output,
+};
 
 const EXAMPLES: &str = "\
 Makes an owner CA and a client certificate with role admin below $XDG_CONFIG_HOME/postern/identity, readable by you alone.
@@ -22,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ROLE", value_parser = parse::<Role>)]
     role: Vec<Role>,
     /// Accept a risk by name
-    #[arg(long, value_name = "RISK", value_enum)]
+    #[arg(long, value_name = "RISK", value_parser = only(Risk::ReplaceIdentity))]
     accept_risk: Vec<Risk>,
 }
 

@@ -18,6 +18,7 @@ use crate::{
     after_help = "Examples:\n  postern inspect demo/web\n  postern inspect demo/web | jq -r '.[0].state'"
 )]
 pub(crate) struct Args {
+    /// Containers, each as POD/CONTAINER
     #[arg(value_name = "POD/CONTAINER", required = true, value_parser = parse::<Target>)]
     containers: Vec<Target>,
     /// JSON is the only form there is

@@ -15,6 +15,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  postern kill demo/web\n  postern kill -s HUP demo/web")]
 pub(crate) struct Args {
+    /// Containers, each as POD/CONTAINER
     #[arg(value_name = "POD/CONTAINER", required = true, value_parser = parse::<Target>)]
     containers: Vec<Target>,
     /// The signal: a name or a number

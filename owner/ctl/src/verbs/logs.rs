@@ -20,6 +20,7 @@ use crate::{
     after_help = "A log is a bounded ring in the pod's memory; what was dropped is said. On a terminal, control sequences are shown, not obeyed.\n\nExamples:\n  postern logs demo/web\n  postern logs -f --tail 10 demo/web\n  postern logs --since 10m -t demo/web > web.log 2> web.err"
 )]
 pub(crate) struct Args {
+    /// The container, as POD/CONTAINER
     #[arg(value_name = "POD/CONTAINER", value_parser = parse::<Target>)]
     container: Target,
     /// Go on until the container ends

@@ -34,8 +34,10 @@ const LOOK: Duration = Duration::from_secs(1);
     after_help = "Listens on loopback unless an address is given; local port 0, or nothing before the colon, takes any free port.\n\nExamples:\n  postern port-forward demo 8080:80\n  postern port-forward demo :5432 0.0.0.0:8443:443"
 )]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
     pod: PodName,
+    /// Ports: where to listen here, and the port of the pod
     #[arg(value_name = "[ADDRESS:][LOCAL:]REMOTE", required = true, value_parser = parse::<Forward>)]
     forwards: Vec<Forward>,
 }

@@ -16,6 +16,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  postern ps demo\n  postern ps -a demo --output json")]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
     pod: PodName,
     /// Also those that were only created or have ended

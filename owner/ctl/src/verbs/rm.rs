@@ -16,6 +16,7 @@ use crate::{
     after_help = "Its files and logs go with it; volumes stay with the pod.\n\nExamples:\n  postern rm demo/job\n  postern rm -f demo/web"
 )]
 pub(crate) struct Args {
+    /// Containers, each as POD/CONTAINER
     #[arg(value_name = "POD/CONTAINER", required = true, value_parser = parse::<Target>)]
     containers: Vec<Target>,
     /// Kill it first when it still runs

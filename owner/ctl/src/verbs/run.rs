@@ -37,8 +37,10 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
     pod: PodName,
+    /// The image: a name, or where it is on this machine
     #[arg(value_name = "IMAGE", value_parser = parse::<ImageArgument>)]
     image: ImageArgument,
     /// The command and its arguments, in place of the image's

@@ -23,6 +23,7 @@ use crate::{
     after_help = "On a terminal the table is refreshed until Ctrl-C; elsewhere one sample is printed.\n\nExamples:\n  postern stats demo\n  postern stats --no-stream --output json demo/web"
 )]
 pub(crate) struct Args {
+    /// A pod, or one of its containers
     #[arg(value_name = "POD[/CONTAINER]", value_parser = parse::<PodOrTarget>)]
     target: PodOrTarget,
     /// Print one sample and end

@@ -24,6 +24,7 @@ const MAX_GRACE: u64 = 86_400_000;
     after_help = "Returns when the container has ended.\n\nExamples:\n  postern stop demo/web\n  postern stop -t 1m demo/db"
 )]
 pub(crate) struct Args {
+    /// Containers, each as POD/CONTAINER
     #[arg(value_name = "POD/CONTAINER", required = true, value_parser = parse::<Target>)]
     containers: Vec<Target>,
     /// How long it may take to end by itself; 0 kills at once

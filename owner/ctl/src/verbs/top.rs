@@ -16,6 +16,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  postern top demo/web\n  postern top demo/web --output json")]
 pub(crate) struct Args {
+    /// The container, as POD/CONTAINER
     #[arg(value_name = "POD/CONTAINER", value_parser = parse::<Target>)]
     container: Target,
     #[command(flatten)]

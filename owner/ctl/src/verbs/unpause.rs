@@ -14,6 +14,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  postern unpause demo/web")]
 pub(crate) struct Args {
+    /// Containers, each as POD/CONTAINER
     #[arg(value_name = "POD/CONTAINER", required = true, value_parser = parse::<Target>)]
     containers: Vec<Target>,
 }

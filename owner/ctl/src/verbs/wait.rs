@@ -16,6 +16,7 @@ use crate::{
     after_help = "Prints one exit code per container; 128+n after signal n. Any number of callers may wait.\n\nExamples:\n  postern wait demo/job\n  test \"$(postern wait demo/job)\" = 0"
 )]
 pub(crate) struct Args {
+    /// Containers, each as POD/CONTAINER
     #[arg(value_name = "POD/CONTAINER", required = true, value_parser = parse::<Target>)]
     containers: Vec<Target>,
 }

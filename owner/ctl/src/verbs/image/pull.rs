@@ -23,8 +23,10 @@ const SILENCE: Duration = Duration::from_secs(300);
     after_help = "The pod checks all content against its digests; pin an image with @sha256:… to fix the content too.\n\nExamples:\n  postern image pull demo docker.io/library/busybox:1.36\n  postern image pull --plain-http demo 10.0.2.2:5000/job@sha256:…\n  postern image pull --username me --password-stdin demo registry.example/job < token"
 )]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
     pod: PodName,
+    /// [REGISTRY/]NAME[:TAG][@sha256:DIGEST]
     #[arg(value_name = "REFERENCE", value_parser = parse::<ImageReference>)]
     reference: ImageReference,
     /// Speak HTTP without TLS to the registry

@@ -17,8 +17,10 @@ use crate::{
     after_help = "SOURCE: oci:DIR[:TAG] · oci-archive:FILE · docker-archive:FILE · a path · - for an archive on standard input\n\nExamples:\n  postern image push demo oci:./busybox\n  postern image push demo web.tar example.org/web:1\n  docker save web | postern image push demo -"
 )]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
     pod: PodName,
+    /// The image on this machine
     #[arg(value_name = "SOURCE", value_parser = parse::<ImageSource>)]
     source: ImageSource,
     /// Store it under this name; otherwise under the name it brings

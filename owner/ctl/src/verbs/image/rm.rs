@@ -14,6 +14,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  postern image rm demo busybox:latest\n  postern image rm demo sha256:…")]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
     pod: PodName,
     /// References, digests or image ids

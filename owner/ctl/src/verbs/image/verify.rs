@@ -21,6 +21,7 @@ use crate::{
     after_help = "Ends with 0 when they are the same and 3 when they differ.\n\nExamples:\n  postern image verify demo busybox:latest --digest sha256:…\n  postern image verify demo web:1 --source oci:./web\n  postern image verify demo registry.example/web@sha256:…"
 )]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
     pod: PodName,
     /// The image in the pod, by reference; @sha256:… is compared

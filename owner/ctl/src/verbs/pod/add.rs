@@ -6,7 +6,7 @@ use postern_launch::{EncodedInitData, InitData, decode_device, decode_toml, init
 use postern_model::{HostData, PodName};
 
 use crate::{
-    cli::Risk,
+    cli::{Risk, only},
     door::{Endpoint, EndpointError, Owner},
     exit::Exit,
     failure::{Failure, OrFail},
@@ -22,6 +22,7 @@ use crate::{
     after_help = "The endpoint is only an address; the pod has to prove everything else. The measurement comes from the guest image and the shape it is launched in, or from the trust store.\n\nExamples:\n  postern pod add web --endpoint tcp://10.1.2.3:50090 --init-data web.toml --image-dir ./image --cpus 2 --memory 512M\n  postern pod add web --endpoint unix:///run/web.sock --init-data web.toml\n  postern pod add web --endpoint 'exec:ssh node nc 10.1.2.3 50090' --init-data web.toml --image-dir ./image --shape shape.json"
 )]
 pub(crate) struct Args {
+    /// Name for the pod
     #[arg(value_name = "NAME", value_parser = launch::parse::<PodName>)]
     name: PodName,
     /// tcp://HOST:PORT, unix:///PATH or exec:COMMAND
@@ -36,7 +37,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     shape: ShapeArgs,
     /// Accept a risk by name: simulated-tee lets a simulated platform of the trust store vouch for this pod
-    #[arg(long, value_name = "RISK", value_enum)]
+    #[arg(long, value_name = "RISK", value_parser = only(Risk::SimulatedTee))]
     accept_risk: Vec<Risk>,
 }
 

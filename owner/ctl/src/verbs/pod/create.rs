@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{super::trust::simulated_risk, init_data, verify};
 use crate::{
-    cli::Risk,
+    cli::{Risk, only},
     door::{Owner, Plan, Session, VerifyError},
     exit::Exit,
     failure::{Failure, OrFail},
@@ -34,10 +34,11 @@ use crate::{
     after_help = "The pod's init data, with a nonce of its own, and the measurement that it must have are made here; nothing of the host is believed.\n\nExamples:\n  postern pod create demo --accept-risk=simulated-tee\n  postern pod create big --memory 1G --cpus 2 --timeline --accept-risk=simulated-tee"
 )]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "NAME", value_parser = parse::<PodName>)]
     name: PodName,
     /// Accept a risk by name; pods on this machine are simulated-tee
-    #[arg(long, value_name = "RISK", value_enum)]
+    #[arg(long, value_name = "RISK", value_parser = only(Risk::SimulatedTee))]
     accept_risk: Vec<Risk>,
     /// Memory of the VM
     #[arg(long, short, value_name = "SIZE", value_parser = human::parse_memory)]

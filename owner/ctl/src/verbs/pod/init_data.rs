@@ -21,6 +21,7 @@ use crate::{
     after_help = "Holds the owner CA's certificate, the pod's name and a random nonce; nothing secret. Each launch gets its own.\n\nExamples:\n  postern pod init-data web --file web.toml\n  postern pod init-data web --file web.img --device\n  postern pod add web --endpoint tcp://10.1.2.3:50090 --init-data web.toml --image-dir ./image"
 )]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "NAME", value_parser = parse::<PodName>)]
     name: PodName,
     /// Write it here instead of to standard output; an existing file is kept

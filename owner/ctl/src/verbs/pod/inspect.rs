@@ -20,6 +20,7 @@ use crate::{
     after_help = "Examples:\n  postern pod inspect demo\n  postern pod inspect demo --output json | jq -r .pod.phase"
 )]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
     pod: PodName,
     #[command(flatten)]
@@ -102,7 +103,8 @@ fn section(out: &mut String, title: &str, fields: &Value) {
     out.push('\n');
     for (key, value) in fields.as_object().into_iter().flatten() {
         let shown = match value {
-            Value::Null => "-".to_owned(),
+            Value::Null => continue,
+            Value::Array(items) if items.is_empty() => continue,
             Value::String(text) => text.clone(),
             Value::Array(items) if key == "boot" || key == "timeline" => timed(items),
             Value::Array(items) => {

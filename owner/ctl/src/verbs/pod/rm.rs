@@ -23,6 +23,7 @@ const RELEASE: Duration = Duration::from_secs(15);
     after_help = "A pod that no longer answers, or is not verified, is taken off this machine all the same.\n\nExamples:\n  postern pod rm demo\n  postern pod rm --keep-running web      only forget it here"
 )]
 pub(crate) struct Args {
+    /// Names of the pods
     #[arg(value_name = "POD", required = true, value_parser = parse::<PodName>)]
     pods: Vec<PodName>,
     /// Do not end a pod that was added; only forget it

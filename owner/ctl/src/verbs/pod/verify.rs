@@ -20,6 +20,7 @@ use crate::{
     after_help = "Exit codes: 0 verified · 4 no answer · otherwise the check that failed:\n  10 vendor chain · 11 TCB · 12 measurement · 13 host data · 14 key binding · 15 session binding · 16 this instance\n\nExamples:\n  postern pod verify demo\n  postern pod verify demo --output json"
 )]
 pub(crate) struct Args {
+    /// Name of the pod
     #[arg(value_name = "POD", value_parser = parse::<PodName>)]
     pod: PodName,
     #[command(flatten)]
