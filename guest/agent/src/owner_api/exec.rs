@@ -29,10 +29,7 @@ pub(super) async fn exec(
     let takes_input = wanted.stdin;
     let request = request(wanted)?;
     let permit = session.permit(OperationKind::Exec)?;
-    let exec = match session.pod().exec(permit, &name, request, stdio).await {
-        Ok(exec) => exec,
-        Err(error) => return could_not_run(error),
-    };
+    let exec = session.pod().exec(permit, &name, request, stdio).await.map_err(status::pod)?;
     let controls = Controls {
         stdin: takes_input.then(|| exec.stdin.clone()),
         terminal: exec.terminal.clone(),
@@ -73,17 +70,4 @@ fn request(wanted: wire::ExecStart) -> Result<ExecProcess, Status> {
         cwd,
         user: Some(wanted.user).filter(|user| !user.is_empty()),
     })
-}
-
-/// A command that is not there or cannot be executed is an answer, not a fault of the call: its caller gets what a
-/// shell would say, and 127 or 126.
-fn could_not_run(error: crate::pod::PodError) -> Result<Answers<wire::ProcessOutput>, Status> {
-    let Some(code) = status::shell_code(&error) else { return Err(status::pod(error)) };
-    let text = format!("postern: {}\n", status::chain(&error));
-    let answers = [
-        Kind::Started(wire::Started::default()),
-        Kind::Stderr(text.into()),
-        Kind::Exit(wire::Exit { code, ..Default::default() }),
-    ];
-    Ok(Box::pin(stream::iter(answers.map(|kind| Ok(output(kind))))))
 }

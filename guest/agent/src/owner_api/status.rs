@@ -5,14 +5,17 @@ use std::error::Error;
 use postern_api::convert::ConvertError;
 use postern_container::{Failure, FailureKind};
 use postern_policy::{Denial, Reason};
-use tonic::{Code, Status};
+use postern_rootfs::{
+    ArchiveError, LayerError, ManifestError, RemoveError, RequestError, ResolveError, StoreError,
+};
+use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::pod::PodError;
 
+/// Set when a process could not be run: what a shell would return, 126 or 127.
+const EXIT_METADATA: &str = "postern-exit";
 /// Longest text of a status; gRPC carries it in a header.
 const MAX_TEXT: usize = 4096;
-/// Metadata key of the exit code of a process that could not be started.
-const EXIT_METADATA: &str = "postern-exit";
 
 /// This layer's fact and every cause below it.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
@@ -59,46 +62,54 @@ pub(super) fn denied(denial: &Denial) -> Status {
 pub(super) fn pod(error: PodError) -> Status {
     let code = match &error {
         PodError::Denied(denial) => return denied(denial),
-        PodError::NoSuchHostId(_) | PodError::NoSuchContainer(_) | PodError::NoSuchImage { .. } => {
-            Code::NotFound
-        }
+        PodError::NoSuchHostId(_) | PodError::NoSuchContainer(_) => Code::NotFound,
         PodError::Exists(_) | PodError::HostIdTaken => Code::AlreadyExists,
-        PodError::SandboxConfigured | PodError::WrongState { .. } => Code::FailedPrecondition,
-        PodError::Busy { .. } => Code::Aborted,
+        PodError::SandboxConfigured | PodError::WrongState { .. } | PodError::Port { .. } => {
+            Code::FailedPrecondition
+        }
+        PodError::Busy { .. } | PodError::Unkillable { .. } => Code::Aborted,
         PodError::TooMany { .. } => Code::ResourceExhausted,
         PodError::Invalid(_) | PodError::BadSignal(_) => Code::InvalidArgument,
-        PodError::Unkillable { .. } => Code::DeadlineExceeded,
-        PodError::Port { .. } | PodError::Ended => Code::Unavailable,
-        PodError::Failed { .. } | PodError::Undo { .. } => below(&error),
+        PodError::Ended => Code::Unavailable,
+        PodError::Image(error) => unresolved(error),
+        PodError::RemoveImage(RemoveError::Resolve(error)) => unresolved(error),
+        PodError::RemoveImage(RemoveError::InUse { .. }) => Code::FailedPrecondition,
+        PodError::RemoveImage(RemoveError::Index(_) | RemoveError::Stopped) => Code::Unknown,
+        PodError::Failed { .. } | PodError::Undo { .. } => links(&error)
+            .find_map(process_code)
+            .or_else(|| links(&error).find_map(image_code))
+            .unwrap_or(Code::Unknown),
         PodError::WrongPermit { .. } => Code::Internal,
     };
     let mut status = Status::new(code, chain(&error));
-    if let Some(code) = shell_code(&error) {
-        // For callers that end with a process's code and got none: what a shell would have said.
-        status.metadata_mut().insert(EXIT_METADATA, code.into());
+    if let Some(exit) = links(&error).find_map(shell_code) {
+        status.metadata_mut().insert(EXIT_METADATA, MetadataValue::from(exit));
     }
     status
 }
 
-/// The code of what a layer below the pod said.
-fn below(error: &PodError) -> Code {
-    match failure(error).map(|failure| failure.kind) {
-        Some(FailureKind::CommandNotFound | FailureKind::Path) => Code::NotFound,
-        Some(
-            FailureKind::CommandNotExecutable
-            | FailureKind::User
-            | FailureKind::WorkingDirectory
-            | FailureKind::Archive,
-        ) => Code::InvalidArgument,
-        Some(FailureKind::Limit | FailureKind::Space) => Code::ResourceExhausted,
-        Some(FailureKind::Ended) => Code::FailedPrecondition,
-        Some(FailureKind::System) | None => Code::Unknown,
-    }
+/// The error and its causes.
+fn links<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// What a shell would exit with when `error` is about the command itself.
-pub(super) fn shell_code(error: &PodError) -> Option<i32> {
-    match failure(error)?.kind {
+/// What the container's own side said.
+fn process_code(error: &(dyn Error + 'static)) -> Option<Code> {
+    Some(match error.downcast_ref::<Failure>()?.kind {
+        FailureKind::CommandNotFound | FailureKind::Path => Code::NotFound,
+        FailureKind::CommandNotExecutable
+        | FailureKind::User
+        | FailureKind::WorkingDirectory
+        | FailureKind::Archive => Code::InvalidArgument,
+        FailureKind::Limit | FailureKind::Space => Code::ResourceExhausted,
+        FailureKind::Ended => Code::FailedPrecondition,
+        FailureKind::System => Code::Unknown,
+    })
+}
+
+/// What a shell returns when it cannot run a command.
+fn shell_code(error: &(dyn Error + 'static)) -> Option<u32> {
+    match error.downcast_ref::<Failure>()?.kind {
         FailureKind::CommandNotFound => Some(127),
         FailureKind::CommandNotExecutable => Some(126),
         FailureKind::User
@@ -112,9 +123,24 @@ pub(super) fn shell_code(error: &PodError) -> Option<i32> {
     }
 }
 
-/// The container's own word on what went wrong, wherever it is in the chain.
-fn failure<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Failure> {
-    std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
+/// What the registry, the archive or the store said.
+fn image_code(error: &(dyn Error + 'static)) -> Option<Code> {
+    if error.is::<ArchiveError>() || error.is::<LayerError>() || error.is::<ManifestError>() {
+        return Some(Code::InvalidArgument);
+    }
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(RequestError::NotFound { .. }), _) => Some(Code::NotFound),
+        (Some(RequestError::Auth { .. }), _) => Some(Code::Unauthenticated),
+        (_, Some(StoreError::Busy | StoreError::TooManyImages(_))) => Some(Code::ResourceExhausted),
+        _ => None,
+    }
+}
+
+fn unresolved(error: &ResolveError) -> Code {
+    match error {
+        ResolveError::Unknown(_) => Code::NotFound,
+        ResolveError::Ambiguous(_) | ResolveError::Malformed(_) => Code::InvalidArgument,
+    }
 }
 
 #[cfg(test)]

@@ -88,8 +88,8 @@ impl Engine {
     }
 
     /// The image that `text` names.
-    pub(super) fn image(&self, text: &str) -> Result<Image, PodError> {
-        self.store.resolve(text).map_err(|source| PodError::NoSuchImage { image: text.to_owned(), source })
+    fn image(&self, text: &str) -> Result<Image, PodError> {
+        Ok(self.store.resolve(text)?)
     }
 
     async fn create_on(

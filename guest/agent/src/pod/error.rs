@@ -4,6 +4,7 @@ use std::{error::Error, io};
 
 use postern_model::{ContainerName, ContainerState, OperationKind};
 use postern_policy::Denial;
+use postern_rootfs::{RemoveError, ResolveError};
 
 use super::HostId;
 
@@ -16,8 +17,10 @@ pub enum PodError {
     NoSuchHostId(HostId),
     #[error("no container {0} in this pod; `postern ps -a` lists them")]
     NoSuchContainer(ContainerName),
-    #[error("image {image:?} cannot be used; push or pull it first")]
-    NoSuchImage { image: String, source: postern_rootfs::ResolveError },
+    #[error(transparent)]
+    Image(#[from] ResolveError),
+    #[error(transparent)]
+    RemoveImage(#[from] RemoveError),
     #[error("container {0} exists already; remove it first or take another name")]
     Exists(ContainerName),
     #[error("the host uses this id for another container")]

@@ -5,9 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use postern_container::{Created, ExecProcess, Process, Signal, Stdio, Terminal};
+use postern_container::{Created, ExecProcess, Process, Stdio, Terminal};
 use postern_model::{ContainerName, ExecId, OperationKind};
 use postern_policy::Permit;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
@@ -36,23 +37,29 @@ impl Exec {
     }
 }
 
-/// Ends the process with the session.
+/// Ends the process with the session, and what it started that has not left its process group.
 #[derive(Debug)]
 struct Guard(Process);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let process = self.0.clone();
-        if process.exit().now().is_some() || process.signal(Signal::HANGUP).is_err() {
+        if !signal_group(&self.0, Signal::HUP) {
             return;
         }
+        let process = self.0.clone();
         tokio::spawn(async move {
             if timeout(HANGUP_GRACE, process.exit().wait()).await.is_err() {
-                // It may have ended in between.
-                let _ = process.signal(Signal::KILL);
+                signal_group(&process, Signal::KILL);
             }
         });
     }
+}
+
+/// Signals the group that `process` leads (each exec is a session of its own). False when the process has ended: its
+/// number may be another's by now.
+fn signal_group(process: &Process, signal: Signal) -> bool {
+    let group = Pid::from_raw(process.pid().cast_signed()).filter(|_| process.exit().now().is_none());
+    group.is_some_and(|group| kill_process_group(group, signal).is_ok())
 }
 
 impl PodHandle {

@@ -66,6 +66,9 @@ pub struct PodStatus {
     pub images: usize,
 }
 
+/// What is still known of the past, and what comes from now on.
+pub(crate) type EventFeed = (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>);
+
 /// Counters of one container at one moment.
 #[derive(Debug)]
 pub struct ContainerSample {
@@ -204,10 +207,7 @@ impl PodHandle {
         self.ask(|reply| Command::Apply { permit, specs, reply }).await
     }
 
-    pub fn events(
-        &self,
-        permit: Permit,
-    ) -> Result<(Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>), PodError> {
+    pub fn events(&self, permit: Permit) -> Result<EventFeed, PodError> {
         self.check(&permit, OperationKind::Events)?;
         Ok(self.shared.events.subscribe())
     }

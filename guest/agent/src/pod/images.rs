@@ -47,8 +47,7 @@ impl PodHandle {
 
     pub async fn remove_image(&self, permit: Permit, name: &str) -> Result<(), PodError> {
         self.check(&permit, OperationKind::RemoveImage)?;
-        let image = self.shared.engine.store.remove(name).await;
-        let image = image.map_err(PodError::failed("removing the image"))?;
+        let image = self.shared.engine.store.remove(name).await?;
         self.shared.events.tell("remove-image", image.to_string());
         Ok(())
     }

@@ -125,8 +125,10 @@ async fn exec_is_binary_safe_and_tells_how_it_ended() {
     assert_eq!(ran.exit.code, 0);
     let ran = exec(&mut owner, command("web", &["sh", "-c", "echo no >&2; kill -9 $$"]), b"").await;
     assert_eq!((&ran.stderr[..], ran.exit.code, ran.exit.signal), (&b"no\n"[..], 137, 9));
-    let ran = exec(&mut owner, command("web", &["no-such-thing"]), b"").await;
-    assert_eq!(ran.exit.code, 127, "{}", String::from_utf8_lossy(&ran.stderr));
+    let unknown = stream::iter([input(process_input::Kind::Exec(command("web", &["no-such-thing"])))]);
+    let unknown = owner.containers.exec(unknown).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound, "{unknown}");
+    assert_eq!(unknown.metadata().get("postern-exit").unwrap(), "127");
     // A child that keeps the output open does not keep the caller.
     let ran = exec(&mut owner, command("web", &["sh", "-c", "sleep 1000 & echo started"]), b"").await;
     assert_eq!((&ran.stdout[..], ran.exit.code), (&b"started\n"[..], 0));
