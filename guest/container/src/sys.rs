@@ -227,3 +227,35 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
         value => Ok(value),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::ffi::OsStrExt};
+
+    use super::*;
+
+    #[test]
+    fn a_view_can_be_read_and_not_written() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        fs::write(&path, "original").unwrap();
+        let view = read_only_view(&CString::new(path.as_os_str().as_bytes()).unwrap()).unwrap();
+        let through = format!("/proc/self/fd/{}", view.as_raw_fd());
+        assert_eq!(fs::read(&through).unwrap(), b"original");
+        let refused = fs::write(&through, "broken").unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
+        fs::write(&path, "by its owner").unwrap();
+        assert_eq!(fs::read(&through).unwrap(), b"by its owner");
+    }
+
+    #[test]
+    fn filters_that_are_none_are_refused() {
+        for program in [&[][..], &[0; 7], &[0; 9]] {
+            assert!(install_filter(program).is_err(), "{program:?}");
+        }
+    }
+}
