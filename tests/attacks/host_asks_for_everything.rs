@@ -59,10 +59,17 @@ async fn is_refused_each_time_with_one_text_and_the_owner_sees_it() -> anyhow::R
         let outcome = host.call(AGENT, method, process(PAUSE, "").encode_to_vec()).await?;
         assert_eq!(code(&outcome), expected, "{method}");
     }
+    assert_eq!(
+        code(&host.call(AGENT, "CreateContainer", Vec::new()).await?),
+        7,
+        "said before anything is asked of a body"
+    );
     let after = audit(&door).await?;
     let tried: Vec<_> =
         after[before..].iter().map(|r| (r.method.as_str(), r.verdict.as_str(), r.phase.as_str())).collect();
     let expected = NEVER.iter().chain(&NEVER).copied().chain(NOT_NOW.map(|(method, _)| method));
+    // The last two are one record, called twice.
+    assert_eq!(after.last().map(|record| record.repeated), Some(2));
     assert_eq!(tried, expected.map(|method| (method, "refused", "owned")).collect::<Vec<_>>());
 
     // The honest side of it: the host may still ask how the guest is, and the owner may do all of it.

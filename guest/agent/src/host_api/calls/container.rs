@@ -120,12 +120,10 @@ impl<'a> Wish<'a> {
 
 pub(super) fn create(call: &Call<'_>) -> Admitted {
     let wish = Wish::read(call.payload).map_err(Status::from)?;
-    let id =
-        HostId::new(wish.container).map_err(|_| Status::invalid("container_id is not a container id"))?;
     let pod = call.gate.pod.clone();
     if wish.kind == Some(SANDBOX_TYPE) {
         let permit = call.gate.permit(OperationKind::Pause, Declared::No)?;
-        not_taken(call, &id)?;
+        let id = fresh_id(call, wish.container)?;
         return later(Verdict::Sanitised, async move {
             pod.create_pause(permit, id).await?;
             encoded(&host::Empty {})
@@ -137,18 +135,20 @@ pub(super) fn create(call: &Call<'_>) -> Admitted {
         Some(_) | None => Declared::No,
     };
     let permit = call.gate.permit(OperationKind::Trigger, declared)?;
-    not_taken(call, &id)?;
     let Some(name) = name else { return Err(Status::REFUSED.into()) };
+    let id = fresh_id(call, wish.container)?;
     later(Verdict::Sanitised, async move {
         pod.trigger_create(permit, id, name).await?;
         encoded(&host::Empty {})
     })
 }
 
-fn not_taken(call: &Call<'_>, id: &HostId) -> Result<(), Status> {
-    match call.gate.pod.host_target(id) {
+/// An id that the host does not use yet.
+fn fresh_id(call: &Call<'_>, id: &str) -> Result<HostId, Status> {
+    let id = HostId::new(id).map_err(|_| Status::invalid("container_id is not a container id"))?;
+    match call.gate.pod.host_target(&id) {
         Some(_) => Err(Status::EXISTS),
-        None => Ok(()),
+        None => Ok(id),
     }
 }
 
