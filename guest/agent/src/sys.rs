@@ -2,10 +2,13 @@
 
 #![allow(unsafe_code)]
 
+use std::os::fd::OwnedFd;
+
 use rustix::{
     io,
     thread::{UnshareFlags, unshare_unsafe},
 };
+use tokio::io::unix::AsyncFd;
 
 /// Sets glibc's allocator; see `hygiene`. To be called before there is a second thread.
 pub(crate) fn tune_allocator(arenas: i32, mmap_threshold: i32, trim_threshold: i32) {
@@ -28,4 +31,10 @@ pub(crate) fn leave_namespaces() -> io::Result<()> {
     let flags = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
     // SAFETY: only CLONE_FILES could change what other code's descriptors mean, and it is not among the flags.
     unsafe { unshare_unsafe(flags) }
+}
+
+/// Watches `fd` for readiness; call it within the runtime.
+pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned by the value that watches it, and so is open for as long as it is watched.
+    Ok(unsafe { AsyncFd::register(fd) }?)
 }

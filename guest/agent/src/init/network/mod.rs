@@ -4,6 +4,7 @@
 //! accepts; the only way in is fallible. `Netlink` applies them to the kernel, `Recorder` keeps them in memory
 //! for an agent that runs as an ordinary process.
 
+mod channel;
 mod netlink;
 mod recorder;
 mod values;
@@ -64,7 +65,7 @@ pub enum NetworkError {
     #[error("more than {limit} {what}")]
     TooMany { what: &'static str, limit: usize },
     #[error("{what}")]
-    Netlink { what: &'static str, source: rtnetlink::Error },
+    Netlink { what: &'static str, source: std::io::Error },
     #[error("the kernel did not answer within {seconds} s while {what}")]
     Deadline { what: &'static str, seconds: u64 },
 }

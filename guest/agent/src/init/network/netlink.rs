@@ -3,30 +3,24 @@
 //! One socket, opened at the first use and shared by all calls; every call has a deadline. Calls change one
 //! thing after the other under a lock, because "make it so" is several netlink messages.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
-};
+use std::{collections::HashMap, future::Future, io, net::IpAddr, time::Duration};
 
-use futures_util::{FutureExt, TryStreamExt, future::BoxFuture};
-use rtnetlink::{
-    Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
-    packet_route::{
-        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
-        link::{LinkAttribute, LinkFlags, LinkMessage},
-        route::{
-            RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
-            RouteScope, RouteType,
-        },
+use futures_util::{FutureExt, future::BoxFuture};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+    link::{LinkAttribute, LinkFlags, LinkMessage},
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+        RouteScope, RouteType,
     },
 };
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::{
     HardwareAddress, InterfaceAddress, InterfaceConfig, InterfaceName, MAX_ADDRESSES, MAX_ROUTES, Mtu,
     Neighbor, NetworkConfigurator, NetworkError, Route,
+    channel::{self, Channel},
 };
 
 /// Netlink answers within microseconds; a kernel that does not within this is not going to.
@@ -35,23 +29,12 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// The network of this network namespace.
 #[derive(Default)]
 pub struct Netlink {
-    connection: Mutex<Option<Connection>>,
+    channel: Mutex<Option<Channel>>,
 }
 
 impl std::fmt::Debug for Netlink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Netlink").finish_non_exhaustive()
-    }
-}
-
-struct Connection {
-    handle: Handle,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -64,31 +47,26 @@ impl Netlink {
     }
 
     async fn loopback_up(&self) -> Result<(), NetworkError> {
-        let connection = self.lock().await?;
+        let mut connection = self.lock().await?;
         // The loopback device of a network namespace is always its first (net/core/dev.c, LOOPBACK_IFINDEX).
-        let up = LinkUnspec::new_with_index(1).up().build();
-        ask("bringing the loopback interface up", connection.handle.link().set(up).execute()).await
+        let up = channel::link_flags(1, LinkFlags::Up, LinkFlags::Up);
+        connection.change("bringing the loopback interface up", up).await
     }
 
-    async fn lock(&self) -> Result<HeldConnection<'_>, NetworkError> {
-        let mut slot = self.connection.lock().await;
-        let alive = slot.as_ref().filter(|connection| !connection.task.is_finished());
-        let handle = match alive.map(|connection| connection.handle.clone()) {
-            Some(handle) => handle,
-            None => {
-                let (connection, handle, _) = rtnetlink::new_connection().map_err(NetworkError::Open)?;
-                *slot = Some(Connection { handle: handle.clone(), task: tokio::spawn(connection) });
-                handle
-            }
+    async fn lock(&self) -> Result<Connection<'_>, NetworkError> {
+        let mut slot = self.channel.lock().await;
+        let channel = match slot.take() {
+            Some(channel) => channel,
+            None => Channel::open().map_err(NetworkError::Open)?,
         };
-        Ok(HeldConnection { handle, _slot: slot })
+        Ok(Connection { channel: MutexGuard::map(slot, |slot| slot.insert(channel)) })
     }
 
     async fn set_interface(&self, config: InterfaceConfig) -> Result<InterfaceConfig, NetworkError> {
         if config.addresses.len() > MAX_ADDRESSES {
             return Err(NetworkError::TooMany { what: "addresses", limit: MAX_ADDRESSES });
         }
-        let connection = self.lock().await?;
+        let mut connection = self.lock().await?;
         let links = connection.links().await?;
         let link = links
             .iter()
@@ -99,14 +77,14 @@ impl Netlink {
         }
         connection.name_and_mtu(link, &config).await?;
         connection.set_addresses(link.index, &config.addresses).await?;
-        let up = LinkUnspec::new_with_index(link.index).up().build();
-        ask("bringing an interface up", connection.handle.link().set(up).execute()).await?;
+        let up = channel::link_flags(link.index, LinkFlags::Up, LinkFlags::Up);
+        connection.change("bringing an interface up", up).await?;
         let mtu = config.mtu.or_else(|| Mtu::new(link.mtu.into()).ok());
         Ok(InterfaceConfig { mtu, ..config })
     }
 
     async fn list_interfaces(&self) -> Result<Vec<InterfaceConfig>, NetworkError> {
-        let connection = self.lock().await?;
+        let mut connection = self.lock().await?;
         let mut found = Vec::new();
         for link in connection.links().await? {
             // What has a name the host could not have given (another kind of device) is none of its business.
@@ -123,7 +101,7 @@ impl Netlink {
         if routes.len() > MAX_ROUTES {
             return Err(NetworkError::TooMany { what: "routes", limit: MAX_ROUTES });
         }
-        let connection = self.lock().await?;
+        let mut connection = self.lock().await?;
         let links = connection.links().await?;
         let mut messages = Vec::with_capacity(routes.len());
         for route in &routes {
@@ -139,37 +117,31 @@ impl Netlink {
             }
         }
         for old in connection.static_routes().await? {
-            ask("removing a route", connection.handle.route().del(old).execute()).await?;
+            connection.change("removing a route", RouteNetlinkMessage::DelRoute(old)).await?;
         }
         // Those without a gateway first: they are how a gateway is reached.
         messages.sort_by_key(|(through_gateway, _)| *through_gateway);
         for (_, message) in messages {
-            ask("adding a route", connection.handle.route().add(message).replace().execute()).await?;
+            connection.put("adding a route", RouteNetlinkMessage::NewRoute(message)).await?;
         }
         Ok(routes)
     }
 
     async fn set_neighbors(&self, neighbors: Vec<Neighbor>) -> Result<(), NetworkError> {
-        let connection = self.lock().await?;
+        let mut connection = self.lock().await?;
         let links = connection.links().await?;
         for neighbor in neighbors {
             let link = links
                 .iter()
                 .find(|link| link.name == neighbor.interface.as_str())
                 .ok_or_else(|| NetworkError::NoSuchInterface(neighbor.interface.clone()))?;
-            let add = connection
-                .handle
-                .neighbours()
-                .add(link.index, neighbor.address)
-                .link_layer_address(neighbor.hardware_address.as_bytes())
-                .replace();
-            ask("adding a neighbour", add.execute()).await?;
+            connection.put("adding a neighbour", channel::neighbour(link.index, &neighbor)).await?;
         }
         Ok(())
     }
 
     async fn list_routes(&self) -> Result<Vec<Route>, NetworkError> {
-        let connection = self.lock().await?;
+        let mut connection = self.lock().await?;
         let names: HashMap<u32, InterfaceName> = connection
             .links()
             .await?
@@ -206,9 +178,8 @@ impl NetworkConfigurator for Netlink {
 }
 
 /// The connection for as long as one change takes: nobody else changes anything meanwhile.
-struct HeldConnection<'a> {
-    handle: Handle,
-    _slot: MutexGuard<'a, Option<Connection>>,
+struct Connection<'a> {
+    channel: MappedMutexGuard<'a, Channel>,
 }
 
 /// What the guest reads of a link; the loopback interface and whatever is not Ethernet have no station address.
@@ -220,77 +191,112 @@ struct Link {
     arp: bool,
 }
 
-impl HeldConnection<'_> {
-    async fn links(&self) -> Result<Vec<Link>, NetworkError> {
-        let links = self.handle.link().get().execute().try_collect::<Vec<_>>();
-        Ok(ask("listing interfaces", links).await?.iter().filter_map(read_link).collect())
+impl Connection<'_> {
+    async fn dump(
+        &mut self,
+        what: &'static str,
+        question: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetworkError> {
+        within_deadline(what, self.channel.dump(question)).await
+    }
+
+    async fn change(&mut self, what: &'static str, message: RouteNetlinkMessage) -> Result<(), NetworkError> {
+        within_deadline(what, self.channel.change(message)).await
+    }
+
+    async fn put(&mut self, what: &'static str, message: RouteNetlinkMessage) -> Result<(), NetworkError> {
+        within_deadline(what, self.channel.put(message)).await
+    }
+
+    async fn links(&mut self) -> Result<Vec<Link>, NetworkError> {
+        let all = self.dump("listing interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default()));
+        Ok(all.await?.iter().filter_map(read_link).collect())
     }
 
     /// A link is renamed only while it is down.
-    async fn name_and_mtu(&self, link: &Link, config: &InterfaceConfig) -> Result<(), NetworkError> {
-        let change = |message: LinkMessageBuilder<LinkUnspec>| {
-            ask("naming an interface", self.handle.link().set(message.build()).execute())
-        };
+    async fn name_and_mtu(&mut self, link: &Link, config: &InterfaceConfig) -> Result<(), NetworkError> {
+        const WHAT: &str = "naming an interface";
         if link.name != config.name.as_str() {
-            change(LinkUnspec::new_with_index(link.index).down()).await?;
-            change(LinkUnspec::new_with_index(link.index).name(config.name.as_str())).await?;
+            let down = channel::link_flags(link.index, LinkFlags::empty(), LinkFlags::Up);
+            self.change(WHAT, down).await?;
+            let name = LinkAttribute::IfName(config.name.as_str().to_owned());
+            self.change(WHAT, channel::link_attribute(link.index, name)).await?;
         }
         if let Some(mtu) = config.mtu.filter(|mtu| mtu.bytes() != link.mtu) {
-            change(LinkUnspec::new_with_index(link.index).mtu(mtu.bytes())).await?;
+            let mtu = LinkAttribute::Mtu(mtu.bytes());
+            self.change(WHAT, channel::link_attribute(link.index, mtu)).await?;
         }
         if config.arp != link.arp {
-            change(LinkUnspec::new_with_index(link.index).arp(config.arp)).await?;
+            let flags = if config.arp { LinkFlags::empty() } else { LinkFlags::Noarp };
+            self.change(WHAT, channel::link_flags(link.index, flags, LinkFlags::Noarp)).await?;
         }
         Ok(())
     }
 
-    async fn addresses(&self, index: u32) -> Result<Vec<AddressMessage>, NetworkError> {
-        let all = self.handle.address().get().set_link_index_filter(index).execute();
-        let all: Vec<AddressMessage> = ask("listing addresses", all.try_collect()).await?;
+    async fn addresses(&mut self, index: u32) -> Result<Vec<AddressMessage>, NetworkError> {
+        let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         // Link-local addresses that the kernel gave itself are not the host's to take away.
         let given = |message: &AddressMessage| {
             message.header.scope != AddressScope::Link
                 || message.header.flags.contains(AddressHeaderFlags::Permanent)
                     && !matches!(message_address(message), Some(IpAddr::V6(_)))
         };
-        Ok(all.into_iter().filter(given).collect())
+        let mut found = Vec::new();
+        for message in self.dump("listing addresses", question).await? {
+            match message {
+                RouteNetlinkMessage::NewAddress(message)
+                    if message.header.index == index && given(&message) =>
+                {
+                    found.push(message);
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
     }
 
-    async fn set_addresses(&self, index: u32, wanted: &[InterfaceAddress]) -> Result<(), NetworkError> {
+    async fn set_addresses(&mut self, index: u32, wanted: &[InterfaceAddress]) -> Result<(), NetworkError> {
         let mut present = Vec::new();
         for message in self.addresses(index).await? {
             match read_address(&message) {
                 Some(address) if wanted.contains(&address) => present.push(address),
                 _ => {
-                    let gone = self.handle.address().del(message).execute();
-                    ask("removing an address", gone).await?;
+                    self.change("removing an address", RouteNetlinkMessage::DelAddress(message)).await?;
                 }
             }
         }
         for address in wanted.iter().filter(|address| !present.contains(address)) {
-            let add = self.handle.address().add(index, address.address(), address.prefix_length());
-            ask("adding an address", add.replace().execute()).await?;
+            let add = channel::address(index, address.address(), address.prefix_length());
+            self.put("adding an address", add).await?;
         }
         Ok(())
     }
 
     /// Routes of the main table that were configured: those the kernel made for itself are left out.
-    async fn static_routes(&self) -> Result<Vec<RouteMessage>, NetworkError> {
+    async fn static_routes(&mut self) -> Result<Vec<RouteMessage>, NetworkError> {
         let mut found = Vec::new();
-        let ipv4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let ipv6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        for query in [ipv4, ipv6] {
-            let routes = self.handle.route().get(query).execute().try_collect::<Vec<_>>();
-            found.extend(ask("listing routes", routes).await?.into_iter().filter(|route| {
-                route.header.table == RouteHeader::RT_TABLE_MAIN
-                    && route.header.kind == RouteType::Unicast
-                    && !matches!(route.header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra)
-            }));
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let question = RouteNetlinkMessage::GetRoute(main_table(family));
+            for message in self.dump("listing routes", question).await? {
+                match message {
+                    RouteNetlinkMessage::NewRoute(route)
+                        if route.header.table == RouteHeader::RT_TABLE_MAIN
+                            && route.header.kind == RouteType::Unicast
+                            && !matches!(
+                                route.header.protocol,
+                                RouteProtocol::Kernel | RouteProtocol::Ra
+                            ) =>
+                    {
+                        found.push(route);
+                    }
+                    _ => {}
+                }
+            }
         }
         Ok(found)
     }
 
-    async fn is_own_network(&self, index: u32, route: &Route) -> Result<bool, NetworkError> {
+    async fn is_own_network(&mut self, index: u32, route: &Route) -> Result<bool, NetworkError> {
         let Some((destination, length)) = route.destination() else { return Ok(false) };
         let addresses = self.addresses(index).await?;
         Ok(addresses.iter().filter_map(read_address).any(|address| {
@@ -299,14 +305,24 @@ impl HeldConnection<'_> {
     }
 }
 
-async fn ask<T>(
+async fn within_deadline<T>(
     what: &'static str,
-    answer: impl Future<Output = Result<T, rtnetlink::Error>>,
+    answer: impl Future<Output = io::Result<T>>,
 ) -> Result<T, NetworkError> {
     match tokio::time::timeout(DEADLINE, answer).await {
         Ok(answer) => answer.map_err(|source| NetworkError::Netlink { what, source }),
         Err(_) => Err(NetworkError::Deadline { what, seconds: DEADLINE.as_secs() }),
     }
+}
+
+fn main_table(family: AddressFamily) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    message
 }
 
 fn route_message(route: &Route, index: u32) -> RouteMessage {
@@ -322,35 +338,28 @@ fn route_message(route: &Route, index: u32) -> RouteMessage {
 
 /// Where the route leads, and how.
 fn reach(route: &Route, index: u32) -> RouteMessage {
-    // The builder over both families can fail on a mixture, which a `Route` cannot be; these cannot.
-    let scope = if route.gateway().is_some() { RouteScope::Universe } else { RouteScope::Link };
-    if route.is_ipv4() {
-        let mut message = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).scope(scope);
-        if let Some((IpAddr::V4(address), length)) = route.destination() {
-            message = message.destination_prefix(address, length);
-        }
-        if let Some(IpAddr::V4(gateway)) = route.gateway() {
-            message = message.gateway(gateway);
-        }
-        if let Some(IpAddr::V4(source)) = route.source() {
-            message = message.pref_source(source);
-        }
-        return message.build();
+    let family = if route.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let mut message = main_table(family);
+    // IPv6 has no scopes of routes.
+    if route.is_ipv4() && route.gateway().is_none() {
+        message.header.scope = RouteScope::Link;
     }
-    let mut message = RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index);
-    if let Some((IpAddr::V6(address), length)) = route.destination() {
-        message = message.destination_prefix(address, length);
+    message.attributes.push(RouteAttribute::Oif(index));
+    if let Some((address, length)) = route.destination() {
+        message.header.destination_prefix_length = length;
+        message.attributes.push(RouteAttribute::Destination(address.into()));
     }
-    if let Some(IpAddr::V6(gateway)) = route.gateway() {
-        message = message.gateway(gateway);
+    if let Some(gateway) = route.gateway() {
+        message.attributes.push(RouteAttribute::Gateway(gateway.into()));
     }
-    if let Some(IpAddr::V6(source)) = route.source() {
-        message = message.pref_source(source);
+    if let Some(source) = route.source() {
+        message.attributes.push(RouteAttribute::PrefSource(source.into()));
     }
-    message.build()
+    message
 }
 
-fn read_link(message: &LinkMessage) -> Option<Link> {
+fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let mut name = None;
     let mut hardware_address = None;
     let mut mtu = 0;

@@ -2,7 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::*;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
+};
+
+use super::{channel::Channel, *};
 
 const CARD: &str = "02:00:00:00:00:01";
 
@@ -246,10 +251,12 @@ async fn keeps_what_network_plugins_add(network: &Netlink) {
 
 /// A bridge without ports: Ethernet, and in kernels that have no dummy device.
 async fn make_card() {
-    let (connection, handle, _) = rtnetlink::new_connection().unwrap();
-    let connection = tokio::spawn(connection);
-    let card: Vec<u8> = vec![2, 0, 0, 0, 0, 1];
-    let bridge = rtnetlink::LinkBridge::new("card").address(card).build();
-    handle.link().add(bridge).execute().await.unwrap();
-    connection.abort();
+    let mut card = LinkMessage::default();
+    card.attributes = vec![
+        LinkAttribute::IfName("card".into()),
+        LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1]),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+    ];
+    let mut channel = Channel::open().unwrap();
+    channel.put(RouteNetlinkMessage::NewLink(card)).await.unwrap();
 }
