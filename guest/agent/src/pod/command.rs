@@ -120,6 +120,11 @@ pub(super) enum Done {
         result: Result<(), PodError>,
         reply: Reply,
     },
+    /// The kernel killed a process of this run because memory ran out.
+    OutOfMemory {
+        name: ContainerName,
+        run: u64,
+    },
     /// The first process of this run has ended, and its output is in the log.
     Exited {
         name: ContainerName,

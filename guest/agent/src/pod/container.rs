@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use postern_container::{Created, Runtime};
-use postern_model::{ContainerName, ContainerState};
+use postern_container::{Created, Process, Runtime};
+use postern_model::{ContainerName, ContainerState, ExitStatus};
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -30,6 +30,9 @@ use crate::clock::unix_millis;
 
 /// How long the end of a container may wait for its last output to be taken by an attached reader.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the kernel has killed a process for want of memory.
+const OOM_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A container that exists.
 #[derive(Debug)]
@@ -116,13 +119,41 @@ impl Watcher {
             }
             log.close();
         });
-        let (runtime, done) = (self.runtime.clone(), self.done.clone());
+        let watcher = self.clone();
         tokio::spawn(async move {
-            let status = process.exit().wait().await;
+            let (status, told) = watcher.until_exit(&name, run, &process).await;
             let _ = timeout(LAST_OUTPUT, pump).await;
-            let oom_killed = runtime.stats(&name).await.is_ok_and(|stats| stats.oom_kills > 0);
-            // Without a driver there is no pod, and nobody to tell.
-            let _ = done.send(Done::Exited { name, run, exit: Exit { status, oom_killed } }).await;
+            let kills = watcher.oom_kills(&name).await;
+            if kills > told {
+                watcher.tell(Done::OutOfMemory { name: name.clone(), run }).await;
+            }
+            let exit = Exit { status, oom_killed: kills > 0 };
+            watcher.tell(Done::Exited { name, run, exit }).await;
         });
+    }
+
+    /// The end of the run, and of how many processes killed for want of memory the driver was told before.
+    async fn until_exit(&self, name: &ContainerName, run: u64, process: &Process) -> (ExitStatus, u64) {
+        let mut told = 0;
+        loop {
+            if let Ok(status) = timeout(OOM_INTERVAL, process.exit().wait()).await {
+                return (status, told);
+            }
+            let kills = self.oom_kills(name).await;
+            if kills > told {
+                told = kills;
+                self.tell(Done::OutOfMemory { name: name.clone(), run }).await;
+            }
+        }
+    }
+
+    async fn oom_kills(&self, name: &ContainerName) -> u64 {
+        // A container whose counters are gone has been removed.
+        self.runtime.stats(name).await.map_or(0, |stats| stats.oom_kills)
+    }
+
+    async fn tell(&self, report: Done) {
+        // Without a driver there is no pod, and nobody to tell.
+        let _ = self.done.send(report).await;
     }
 }

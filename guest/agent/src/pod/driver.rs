@@ -236,6 +236,7 @@ impl Driver {
                 self.publish();
                 let _ = reply.send(result);
             }
+            Done::OutOfMemory { name, run } => self.out_of_memory(&name, run),
             Done::Exited { name, run, exit } => self.exited(&name, run, exit),
             Done::Removed { name, result, reply } => {
                 self.removed(&name, result.is_ok());

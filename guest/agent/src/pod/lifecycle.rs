@@ -159,6 +159,13 @@ impl Driver {
         }
     }
 
+    pub(super) fn out_of_memory(&mut self, name: &ContainerName, run: u64) {
+        if matches!(self.slots.get(name), Some(Slot::Made(container)) if container.run == run) {
+            self.events.tell("oom", name.as_str());
+            self.tell_host_of_oom(name);
+        }
+    }
+
     pub(super) fn exited(&mut self, name: &ContainerName, run: u64, exit: Exit) {
         let Some(Slot::Made(container)) = self.slots.get_mut(name) else { return };
         if container.run != run {
@@ -171,10 +178,6 @@ impl Driver {
         container.exited(exit);
         let auto_remove = container.view.spec.auto_remove && container.doing.is_none();
         let live = Arc::clone(&container.view.live);
-        if exit.oom_killed {
-            self.events.tell("oom", name.as_str());
-            self.tell_host_of_oom(name);
-        }
         self.events.tell_with("exit", name.as_str(), [("code", exit.status.code().to_string())]);
         // The new state is shown before waiters are woken: who has waited finds it exited.
         self.publish();

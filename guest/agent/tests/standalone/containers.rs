@@ -12,7 +12,7 @@ use tonic::Code;
 
 use crate::rig::{self, Owner};
 
-async fn push(owner: &mut Owner) {
+pub(crate) async fn push(owner: &mut Owner) {
     let begin = push_request::Kind::Begin(PushBegin { reference: "busybox".into() });
     let image = Bytes::from(rig::busybox_image());
     let pieces = (0..image.len())
@@ -24,7 +24,7 @@ async fn push(owner: &mut Owner) {
     assert_eq!(image.reference, "docker.io/library/busybox:latest");
 }
 
-fn spec(name: &str, args: &[&str]) -> ContainerSpec {
+pub(crate) fn spec(name: &str, args: &[&str]) -> ContainerSpec {
     ContainerSpec {
         name: name.into(),
         image: "busybox".into(),
@@ -37,7 +37,7 @@ async fn create(owner: &mut Owner, spec: ContainerSpec) {
     owner.containers.create(CreateRequest { spec: Some(spec) }).await.unwrap();
 }
 
-async fn run(owner: &mut Owner, spec: ContainerSpec) {
+pub(crate) async fn run(owner: &mut Owner, spec: ContainerSpec) {
     let container = spec.name.clone();
     create(owner, spec).await;
     owner.containers.start(StartRequest { container }).await.unwrap();

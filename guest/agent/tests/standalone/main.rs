@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a rig that fails is a test that fails")]
 
 mod containers;
+mod events;
 mod lifecycle;
 mod rig;

@@ -201,9 +201,10 @@ pub(crate) fn busybox_image() -> Vec<u8> {
         append(&mut layer, directory, tar::EntryType::Directory, &[]);
     }
     append(&mut layer, "bin/busybox", tar::EntryType::Regular, &busybox);
-    for applet in
-        ["sh", "cat", "echo", "true", "sleep", "yes", "head", "wc", "dd", "tty", "stty", "nc", "kill", "ls"]
-    {
+    for applet in [
+        "sh", "cat", "echo", "true", "sleep", "yes", "head", "tail", "wc", "dd", "tty", "stty", "nc", "kill",
+        "ls",
+    ] {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
