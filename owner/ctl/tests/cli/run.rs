@@ -117,3 +117,24 @@ fn a_broken_archive_is_refused_and_changes_nothing() -> anyhow::Result<()> {
     assert_eq!(pod.ok(&["image", "ls", "demo", "--output", "json"]).json()?, serde_json::json!([]));
     Ok(())
 }
+
+#[test]
+fn a_docker_archive_comes_in_by_a_pipe_compressed_or_not() -> anyhow::Result<()> {
+    use std::io::Write;
+
+    let pod = Pod::start()?;
+    let path = pod.path("docker.tar");
+    postern_tests::archive::ImageRecipe::busybox("dock:1").write_docker_archive(&path)?;
+    let plain = std::fs::read(&path)?;
+    let said = pod.postern_with_input(&["image", "push", "demo", "-"], &plain);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.text().contains("dock:1@sha256:"), "{}", said.text());
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&plain)?;
+    let said = pod.postern_with_input(&["image", "push", "demo", "-", "other.name/dock:2"], &gzip.finish()?);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    pod.ok(&["image", "verify", "demo", "dock:1", "--source", &format!("docker-archive:{}", path.display())]);
+    assert_eq!(pod.ok(&["run", "--rm", "demo", "other.name/dock:2", "echo", "up"]).text(), "up\n");
+    pod.fails_with(2, &["run", "demo", "-"]);
+    Ok(())
+}
