@@ -68,7 +68,9 @@ mod tests {
     #[test]
     fn adds_up_closing_lines() {
         let mut tally = Tally::default();
-        tally.add("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.03s");
+        tally.add(
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.03s",
+        );
         tally.add("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out");
         tally.add("running 3 tests");
         assert_eq!((tally.passed, tally.failed, tally.binaries), (14, 3, 2));

@@ -37,10 +37,9 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<String>> {
         if folder.starts_with("host/") {
             let linked = closure(&members, name);
             complaints.extend(
-                NOT_FOR_HOST
-                    .iter()
-                    .filter(|banned| linked.contains(**banned))
-                    .map(|banned| format!("{name} ({folder}) links {banned}, which the host must never link")),
+                NOT_FOR_HOST.iter().filter(|banned| linked.contains(**banned)).map(|banned| {
+                    format!("{name} ({folder}) links {banned}, which the host must never link")
+                }),
             );
         }
         if folder.starts_with("shared/") && chain(&members, name) > MAX_CHAIN {
@@ -66,7 +65,14 @@ fn may_depend(from: &str, to: &str) -> bool {
 fn metadata(root: &Path) -> anyhow::Result<Value> {
     let output = Command::new("cargo")
         .current_dir(root)
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
         .output()
         .context("cannot run cargo metadata")?;
     if !output.status.success() {
@@ -108,7 +114,9 @@ fn closure<'a>(members: &'a Members, name: &'a str) -> BTreeSet<&'a str> {
     let mut todo = vec![name];
     while let Some(name) = todo.pop() {
         if let Some((_, dependencies)) = members.get(name) {
-            todo.extend(dependencies.iter().map(String::as_str).filter(|dependency| seen.insert(*dependency)));
+            todo.extend(
+                dependencies.iter().map(String::as_str).filter(|dependency| seen.insert(*dependency)),
+            );
         }
     }
     seen
@@ -116,13 +124,16 @@ fn closure<'a>(members: &'a Members, name: &'a str) -> BTreeSet<&'a str> {
 
 fn chain(members: &Members, name: &str) -> usize {
     match members.get(name) {
-        Some((_, dependencies)) => 1 + dependencies.iter().map(|next| chain(members, next)).max().unwrap_or(0),
+        Some((_, dependencies)) => {
+            1 + dependencies.iter().map(|next| chain(members, next)).max().unwrap_or(0)
+        }
         None => 0,
     }
 }
 
 fn banned(metadata: &Value) -> Vec<String> {
-    let names = metadata["packages"].as_array().into_iter().flatten().filter_map(|package| package["name"].as_str());
+    let names =
+        metadata["packages"].as_array().into_iter().flatten().filter_map(|package| package["name"].as_str());
     names.filter(|name| BANNED.contains(name)).map(|name| format!("dependency {name} is banned")).collect()
 }
 
@@ -130,7 +141,18 @@ fn banned(metadata: &Value) -> Vec<String> {
 pub(crate) fn agent_list(root: &Path) -> anyhow::Result<String> {
     let output = Command::new("cargo")
         .current_dir(root)
-        .args(["tree", "--locked", "-p", "postern-agent", "-e", "normal", "--prefix", "none", "--format", "{p}"])
+        .args([
+            "tree",
+            "--locked",
+            "-p",
+            "postern-agent",
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+        ])
         .output()
         .context("cannot run cargo tree")?;
     if !output.status.success() {

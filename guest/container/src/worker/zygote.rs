@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, IntoRawFd, OwnedFd},
 };
 
 use rustix::{
@@ -83,8 +83,8 @@ fn next_operation(control: &OwnedFd) -> io::Result<Option<OwnedFd>> {
 
 /// Puts `/dev/null`, which is on descriptor 1 since the start, in the place of the control socket.
 fn detach_standard_input(control: OwnedFd) -> io::Result<()> {
-    // dup2 closes the socket; forgetting its owner keeps that from closing the new descriptor 0 later.
-    std::mem::forget(control);
+    // dup2 closes the socket, so its owner must not: it would close the new descriptor 0.
+    let _ = control.into_raw_fd();
     Ok(rustix::stdio::dup2_stdin(rustix::stdio::stdout())?)
 }
 
