@@ -3,6 +3,8 @@
 //! To write the file anew after a change of rules, and then read its diff:
 //! `POSTERN_REGENERATE=1 cargo test -p postern-policy --test matrix`.
 
+#![allow(clippy::panic)]
+
 use std::{env, fmt::Write as _, fs, path::Path};
 
 use postern_model::{Caller, OperationKind, Phase};
