@@ -21,7 +21,7 @@ pub(super) fn remove(stage: &mut Stage) -> anyhow::Result<String> {
 
 /// Takes down whatever a failed story left running.
 pub(super) fn take_down(stage: &Stage) {
-    let _ = stage.home.host(&["rm", "--force", POD]);
+    let _ = stage.home.host(&["rm", "--stop", POD]);
 }
 
 /// Processes whose command line names something below `root`.
