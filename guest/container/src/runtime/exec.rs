@@ -7,16 +7,16 @@ use std::{
 };
 
 use postern_model::ContainerName;
+use tokio::sync::oneshot;
 
 use super::{
     Created, ExecError, ExecProcess, Failure, FailureKind, Runtime, Shared,
     container::{Container, Stage},
     create::terminal,
-    finish,
 };
 use crate::{
     io::{Stdio, open_pipes},
-    process::Process,
+    process::{Process, Signal},
     worker::{
         WorkerError,
         pool::Job,
@@ -38,7 +38,14 @@ impl Runtime {
             return Err(ExecError::NoCommand);
         }
         let shared = Arc::clone(&self.shared);
-        finish(async move { shared.exec(&container, process, stdio).await }).await
+        let (answer, answered) = oneshot::channel();
+        tokio::spawn(async move {
+            // Nobody would ever end a process whose caller went away before it learned of it.
+            if let Err(Ok(created)) = answer.send(shared.exec(&container, process, stdio).await) {
+                let _ = created.process.signal(Signal::KILL);
+            }
+        });
+        answered.await.unwrap_or(Err(ExecError::Worker(WorkerError::Died)))
     }
 }
 
@@ -82,7 +89,7 @@ impl Shared {
             }
             Err(error) => {
                 // It waits for a word that will not come, or has ended by itself.
-                let _ = process.signal(crate::process::Signal::KILL);
+                let _ = process.signal(Signal::KILL);
                 Err(error)
             }
         }

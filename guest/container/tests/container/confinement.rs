@@ -3,7 +3,7 @@
 use std::{fs, os::fd::AsFd, path::PathBuf};
 
 use oci_spec::image::Config;
-use postern_container::{CreateContainer, CreateError, ExecProcess, Init, Stdio, spec};
+use postern_container::{CreateContainer, CreateError, Init, Stdio, spec};
 use postern_model::container::{MountKind, MountSpec};
 
 use crate::support::{Pod, config, image, name, process, script, wish, with_pod};

@@ -5,7 +5,7 @@ use std::fs;
 use oci_spec::image::Config;
 use postern_container::{CreateContainer, CreateError, Init, Stdio, spec};
 
-use crate::support::{Pod, cgroups_named, eventually, image, name, wish, with_pod};
+use crate::support::{Pod, cgroups_named, eventually, image, name, process, wish, with_pod};
 
 /// Process ids of children of this program whose command line starts with `postern-worker`.
 fn workers(cgroup: &str) -> Vec<i32> {
@@ -101,6 +101,32 @@ fn a_killed_zygote_is_replaced() {
             }
             assert!(pod.exec(&id, &["true"]).await.status.success());
         }
+    });
+}
+
+#[test]
+fn a_process_nobody_waits_for_is_ended() {
+    with_pod(|pod| async move {
+        let id = pod.sleeper("a").await;
+        for round in 0..20 {
+            let execution = tokio::spawn({
+                let (pod, id) = (pod.clone(), id.clone());
+                async move { pod.runtime.exec(&id, process(&["sleep", "1000"]), Stdio::Closed).await.map(drop) }
+            });
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
+            execution.abort();
+            let _ = execution.await;
+        }
+        // Only init is left, once those that were on their way have ended.
+        for _ in 0..1000 {
+            if pod.runtime.top(&id).await.unwrap().len() == 1 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        panic!("{:?}", pod.runtime.top(&id).await.unwrap());
     });
 }
 
