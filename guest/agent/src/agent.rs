@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     audit::Audit,
     host_api::{self, HostListener, HostParts, Limits},
+    hygiene::Housekeeper,
     identity::Identity,
     init::{Stamps, network::NetworkConfigurator},
     owner_api::{self, Endpoint, Shared},
@@ -49,7 +50,8 @@ pub async fn serve(
     let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
     let engine = engine(&data_dir, program, cgroup_parent)?;
-    let (pod, driver) = PodHandle::start(engine)?;
+    let housekeeper = Housekeeper::default();
+    let (pod, driver) = PodHandle::start(engine, housekeeper.clone())?;
     let endpoint = Endpoint::bind(owner_listen)
         .await
         .with_context(|| format!("listening for owners on {owner_listen}"))?;
@@ -66,6 +68,8 @@ pub async fn serve(
     let parts = HostParts { pod: pod.clone(), audit, network };
     let hosts = tokio::spawn(host_api::serve(host, parts, Limits::default()));
 
+    let housekeeping = tokio::spawn(housekeeper.run());
+
     let mut driver = driver;
     select! {
         _ = &mut driver => {}
@@ -79,6 +83,7 @@ pub async fn serve(
     let _ = stop.send(true);
     let _ = owners.await;
     hosts.abort();
+    housekeeping.abort();
     Ok(())
 }
 

@@ -1,6 +1,9 @@
 //! What the process does to itself before it has a secret: no core dumps, no debugger, little idle memory.
 
+use std::{sync::Arc, time::Duration};
+
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use tokio::{sync::Notify, time::sleep};
 
 use crate::sys;
 
@@ -9,12 +12,40 @@ const ARENAS: i32 = 1;
 /// Allocations from here on are their own mappings and go back to the kernel when freed. Fixed, because glibc otherwise
 /// raises it with the first large message, and every later peak stays resident.
 const MMAP_THRESHOLD: i32 = 1 << 20;
-/// Free memory at the top of the heap beyond this goes back to the kernel at once; the rest when a connection ends.
+/// Free memory at the top of the heap beyond this goes back to the kernel at once; the rest a moment later.
 const TRIM_THRESHOLD: i32 = 8 << 20;
 
 #[derive(Debug, thiserror::Error)]
 #[error("protecting the process's memory")]
 pub struct HygieneError(#[from] rustix::io::Errno);
+
+/// How long it must have been quiet before memory is given back.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// Gives memory back to the kernel some time after somebody has said that there may be some. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Housekeeper {
+    wanted: Arc<Notify>,
+}
+
+impl Housekeeper {
+    /// Something large has ended.
+    pub fn call(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Waits for calls, for as long as the agent lives.
+    pub async fn run(self) {
+        // What only starting needed goes first.
+        sys::forget_code();
+        loop {
+            sys::trim_memory();
+            self.wanted.notified().await;
+            // Calls that come in a row are one.
+            sleep(QUIET).await;
+        }
+    }
+}
 
 /// To be called once, before the first thread and the first secret.
 pub fn harden() -> Result<(), HygieneError> {

@@ -26,6 +26,26 @@ pub(crate) fn trim_memory() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Lets go of this program's code and constants as far as they have been read in: what is needed again comes back from
+/// the file, page by page.
+pub(crate) fn forget_code() {
+    unsafe extern "C" {
+        // The linker's own names for where the read-only part of the program begins and ends (ld, default script).
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    let page = rustix::param::page_size();
+    let start = (&raw const __executable_start).addr().next_multiple_of(page);
+    let end = (&raw const etext).addr() / page * page;
+    let Some(length) = end.checked_sub(start) else { return };
+    // SAFETY: from the first byte of the program to the end of its code every mapping is private, read-only and of the
+    // program's file, and nothing was written to it (there are no text relocations): dropping pages loses nothing.
+    let _ = unsafe {
+        let start = std::ptr::with_exposed_provenance_mut(start);
+        rustix::mm::madvise(start, length, rustix::mm::Advice::LinuxDontNeed)
+    };
+}
+
 /// Mounts, host name and IPC of this process's own from here on. To be called before there is a second thread.
 pub(crate) fn leave_namespaces() -> io::Result<()> {
     let flags = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;

@@ -20,7 +20,6 @@ use tonic::{body::Body, codegen::Service as _};
 use tracing::debug;
 
 use super::session::{Session, Shared};
-use crate::sys;
 
 /// Connections at once, authenticated or not.
 const MAX_CONNECTIONS: usize = 64;
@@ -108,6 +107,7 @@ struct Connection {
 
 impl Connection {
     async fn run(self, stream: TcpStream, slot: OwnedSemaphorePermit) {
+        let housekeeper = self.shared.pod.housekeeper().clone();
         // Without it small answers wait for the peer's acknowledgement; a failure costs only that.
         let _ = stream.set_nodelay(true);
         let Ok(turn) = self.handshakes.acquire().await else { return };
@@ -123,7 +123,7 @@ impl Connection {
         }
         drop(slot);
         // What the connection moved need not stay resident.
-        sys::trim_memory();
+        housekeeper.call();
     }
 }
 

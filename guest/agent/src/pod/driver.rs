@@ -18,6 +18,7 @@ use super::{
     events::EventHub,
     pause::Pause,
 };
+use crate::hygiene::Housekeeper;
 
 /// Containers in one pod, those that have ended included.
 pub(super) const MAX_CONTAINERS: usize = 256;
@@ -47,6 +48,7 @@ pub(super) struct Driver {
     pub(super) pause: Pause,
     /// When the owner was last told that the host wants a container stopped.
     pub(super) stop_requests: BTreeMap<ContainerName, Instant>,
+    pub(super) housekeeper: Housekeeper,
 }
 
 impl Driver {
@@ -204,6 +206,8 @@ impl Driver {
     }
 
     pub(super) fn finish(&mut self, done: Done) {
+        // Specifications are large while they are being made.
+        self.housekeeper.call();
         match done {
             Done::Created { name, result, reply } => {
                 let result = result.map(|made| {

@@ -38,7 +38,8 @@ pub struct Engine {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) name: ContainerName,
-    pub(super) oci: Spec,
+    /// The specification, as text: parsed it is many times larger, and needed again only by a restart.
+    pub(super) oci_config: Arc<str>,
     pub(super) stdio: Stdio,
     pub(super) rootfs: Rootfs,
 }
@@ -79,8 +80,8 @@ impl Engine {
                     .unwrap_or_default()
                     .into(),
                 stop_signal,
-                oci_config: made.oci_config,
-                plan: Arc::new(Plan { name, oci: made.oci, stdio: made.stdio, rootfs }),
+                oci_config: Arc::clone(&made.oci_config),
+                plan: Arc::new(Plan { name, oci_config: made.oci_config, stdio: made.stdio, rootfs }),
                 created,
             }),
             Err(error) => Err(self.undo(&name, &rootfs, error).await),
@@ -132,12 +133,9 @@ impl Engine {
             .delete(&plan.name)
             .await
             .map_err(PodError::failed("clearing the container's last run"))?;
-        let request = CreateContainer {
-            id: plan.name.clone(),
-            spec: plan.oci.clone(),
-            init: Init::Command,
-            stdio: plan.stdio,
-        };
+        let spec =
+            serde_json::from_str(&plan.oci_config).map_err(PodError::failed("reading the specification"))?;
+        let request = CreateContainer { id: plan.name.clone(), spec, init: Init::Command, stdio: plan.stdio };
         self.runtime.create(request).await.map_err(PodError::failed("creating the container again"))
     }
 

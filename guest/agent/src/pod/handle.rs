@@ -25,7 +25,7 @@ use super::{
     engine::Engine,
     pause::Pause,
 };
-use crate::clock::unix_millis;
+use crate::{clock::unix_millis, hygiene::Housekeeper};
 
 /// Commands that may wait for the driver; more wait at the sender.
 const COMMANDS: usize = 64;
@@ -50,6 +50,7 @@ pub(super) struct Shared {
     pub(super) events: Arc<EventHub>,
     oom: broadcast::Sender<HostId>,
     execs: AtomicU64,
+    housekeeper: Housekeeper,
 }
 
 impl Shared {
@@ -79,7 +80,7 @@ pub struct ContainerSample {
 
 impl PodHandle {
     /// Starts the driver. Its task ends when the pod has ended and nothing of it is left.
-    pub fn start(engine: Engine) -> Result<(Self, JoinHandle<()>), PodError> {
+    pub fn start(engine: Engine, housekeeper: Housekeeper) -> Result<(Self, JoinHandle<()>), PodError> {
         let (commands, received) = mpsc::channel(COMMANDS);
         let (done, reports) = mpsc::channel(REPORTS);
         let oom = broadcast::channel(OOM_BACKLOG).0;
@@ -99,6 +100,7 @@ impl PodHandle {
                 events: Arc::clone(&events),
                 oom: oom.clone(),
                 execs: AtomicU64::new(0),
+                housekeeper: housekeeper.clone(),
             }),
         };
         let driver = Driver {
@@ -116,6 +118,7 @@ impl PodHandle {
             host_ids: Default::default(),
             pause: Pause::new().ok_or(PodError::Invalid("the pause container has no name"))?,
             stop_requests: Default::default(),
+            housekeeper,
         };
         Ok((handle, tokio::spawn(driver.run())))
     }
@@ -154,6 +157,11 @@ impl PodHandle {
 
     pub(super) fn check(&self, permit: &Permit, operation: OperationKind) -> Result<(), PodError> {
         still_good(permit, operation, self.phase(), Declared::No)
+    }
+
+    /// Whom to tell that memory may have become free.
+    pub(crate) fn housekeeper(&self) -> &Housekeeper {
+        &self.shared.housekeeper
     }
 
     pub(super) fn runtime(&self) -> &Runtime {

@@ -21,6 +21,7 @@ impl PodHandle {
         self.check(&permit, OperationKind::PushImage)?;
         let image = self.shared.engine.store.import(archive, reference, &progress::unwatched()).await;
         let image = image.map_err(PodError::failed("reading the image archive"))?;
+        self.housekeeper().call();
         self.shared.events.tell("push", image.to_string());
         Ok(image)
     }
@@ -36,6 +37,7 @@ impl PodHandle {
         self.check(&permit, OperationKind::PullImage)?;
         let image = self.shared.engine.store.pull(reference, auth, transport, progress).await;
         let image = image.map_err(PodError::failed("pulling the image"))?;
+        self.housekeeper().call();
         self.shared.events.tell("pull", image.to_string());
         Ok(image)
     }
