@@ -1,13 +1,14 @@
 //! Create and start.
 
 use std::{
+    collections::hash_map::Entry,
     fs,
     io::{self, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::{fs::OpenOptionsExt, net::UnixStream},
     },
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
@@ -45,12 +46,7 @@ impl Runtime {
         check_confinement(&container.spec)?;
         finish(async move {
             let id = container.id.clone();
-            match shared.lock().entry(id.clone()) {
-                std::collections::hash_map::Entry::Occupied(_) => {
-                    return Err(CreateError::Exists(id.to_string()));
-                }
-                std::collections::hash_map::Entry::Vacant(vacant) => vacant.insert(Slot::Busy),
-            };
+            shared.reserve(&id)?;
             match shared.make(container).await {
                 Ok((container, io)) => {
                     let created = Created { process: container.process.clone(), io };
@@ -125,6 +121,21 @@ fn check_confinement(spec: &Spec) -> Result<(), CreateError> {
 }
 
 impl Shared {
+    fn reserve(&self, id: &ContainerName) -> Result<(), CreateError> {
+        let mut containers = self.lock();
+        // Looked at under the lock that shutting down takes after saying so: what it does not see, sees it.
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(CreateError::ShuttingDown);
+        }
+        match containers.entry(id.clone()) {
+            Entry::Occupied(_) => Err(CreateError::Exists(id.to_string())),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Slot::Busy);
+                Ok(())
+            }
+        }
+    }
+
     async fn make(&self, container: CreateContainer) -> Result<(Container, ProcessIo), CreateError> {
         let CreateContainer { id, mut spec, init, stdio } = container;
         let id = String::from(id);

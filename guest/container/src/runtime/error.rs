@@ -63,6 +63,8 @@ pub enum RuntimeError {
 pub enum CreateError {
     #[error("container {0} exists already")]
     Exists(String),
+    #[error("no containers are made any more; the pod is ending")]
+    ShuttingDown,
     #[error("specification is not acceptable: {0}")]
     Unconfined(&'static str),
     #[error("state of the container could not be written")]

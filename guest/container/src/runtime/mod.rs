@@ -16,12 +16,15 @@ mod observe;
 mod types;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -68,6 +71,8 @@ struct Shared {
     hierarchies: Hierarchies,
     pool: Pool,
     containers: Mutex<HashMap<ContainerName, Slot>>,
+    /// Set for good when the runtime shuts down.
+    closing: AtomicBool,
     filters: tokio::sync::Mutex<Vec<(LinuxSeccomp, Arc<[u8]>)>>,
 }
 
@@ -93,8 +98,8 @@ impl Runtime {
         let program = |error| RuntimeError::Program(config.worker.clone(), error);
         let pool = Pool::new(&config.worker, config.deadline).map_err(program)?;
         pool.warm_up().map_err(RuntimeError::Worker)?;
-        let (containers, filters) = Default::default();
-        let shared = Arc::new(Shared { config, reaper, hierarchies, pool, containers, filters });
+        let (containers, closing, filters) = Default::default();
+        let shared = Arc::new(Shared { config, reaper, hierarchies, pool, containers, closing, filters });
         Ok(Self { shared })
     }
 
@@ -142,26 +147,47 @@ impl Runtime {
         self.shared.freeze(id, Stage::Paused, Stage::Running).await
     }
 
-    /// Kills every container and removes every trace of this runtime. For the end of the pod.
+    /// Kills every container and removes every trace of this runtime; no more are made. For the end of the pod.
     pub async fn shut_down(&self) {
-        let ids: Vec<ContainerName> = self.shared.lock().keys().cloned().collect();
-        let deletions: Vec<_> = ids
-            .into_iter()
-            .map(|id| {
-                let runtime = self.clone();
-                tokio::spawn(async move { runtime.delete(&id).await })
-            })
-            .collect();
-        for deletion in deletions {
-            if let Ok(Err(error)) = deletion.await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "container was not removed cleanly");
+        self.shared.closing.store(true, Ordering::SeqCst);
+        let deadline = Instant::now() + self.shared.config.deadline;
+        let mut failed = HashSet::new();
+        loop {
+            // What is just being made or removed will be there, or gone, in a moment.
+            let left: Vec<ContainerName> =
+                self.shared.lock().keys().filter(|id| !failed.contains(*id)).cloned().collect();
+            if left.is_empty() || Instant::now() > deadline {
+                break;
             }
+            for (id, error) in self.delete_all(left).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "container was not removed cleanly");
+                failed.insert(id);
+            }
+            sleep(POLL).await;
         }
         self.shared.pool.close();
         if let Err((path, error)) = self.shared.hierarchies.at(&self.shared.config.cgroup_parent).remove() {
             tracing::warn!(path = %path.display(), %error, "control group was not removed");
         }
         let _ = fs::remove_dir_all(&self.shared.config.state_dir);
+    }
+}
+
+impl Runtime {
+    /// Deletes those of `ids` that can be deleted now; says which could not, and why.
+    async fn delete_all(&self, ids: Vec<ContainerName>) -> Vec<(ContainerName, DeleteError)> {
+        let delete = |id: ContainerName| {
+            let runtime = self.clone();
+            tokio::spawn(async move { runtime.delete(&id).await.map_err(|error| (id, error)) })
+        };
+        let mut failed = Vec::new();
+        for deletion in ids.into_iter().map(delete).collect::<Vec<_>>() {
+            match deletion.await {
+                Ok(Err((_, DeleteError::UnknownContainer(_)))) | Ok(Ok(())) | Err(_) => {}
+                Ok(Err(failure)) => failed.push(failure),
+            }
+        }
+        failed
     }
 }
 

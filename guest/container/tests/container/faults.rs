@@ -111,7 +111,12 @@ fn a_process_nobody_waits_for_is_ended() {
         for round in 0..20 {
             let execution = tokio::spawn({
                 let (pod, id) = (pod.clone(), id.clone());
-                async move { pod.runtime.exec(&id, process(&["sleep", "1000"]), Stdio::Closed).await.map(drop) }
+                async move {
+                    // One that comes through in time is the caller's to end.
+                    let created =
+                        pod.runtime.exec(&id, process(&["sleep", "1000"]), Stdio::Closed).await.unwrap();
+                    created.process.signal(postern_container::Signal::KILL).unwrap();
+                }
             });
             for _ in 0..round {
                 tokio::task::yield_now().await;
@@ -127,6 +132,27 @@ fn a_process_nobody_waits_for_is_ended() {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
         panic!("{:?}", pod.runtime.top(&id).await.unwrap());
+    });
+}
+
+#[test]
+fn shutting_down_waits_for_what_is_being_made() {
+    with_pod(|pod| async move {
+        pod.rootfs("a");
+        let creations: Vec<_> = (0..10)
+            .map(|number| {
+                let pod = pod.clone();
+                tokio::spawn(async move { create(&pod, &format!("c{number}")).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        pod.runtime.shut_down().await;
+        for creation in creations {
+            assert!(matches!(creation.await.unwrap(), Ok(()) | Err(CreateError::ShuttingDown)));
+        }
+        assert_eq!(cgroups_named(&pod.cgroup), Vec::<std::path::PathBuf>::new());
+        assert!(!pod.path("state").exists());
+        assert!(matches!(create(&pod, "late").await, Err(CreateError::ShuttingDown)));
     });
 }
 
