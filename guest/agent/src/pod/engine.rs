@@ -133,8 +133,8 @@ impl Engine {
             .delete(&plan.name)
             .await
             .map_err(PodError::failed("clearing the container's last run"))?;
-        let spec =
-            serde_json::from_str(&plan.oci_config).map_err(PodError::failed("reading the specification"))?;
+        let spec = serde_json::from_slice(plan.oci_config.as_bytes())
+            .map_err(PodError::failed("reading the specification"))?;
         let request = CreateContainer { id: plan.name.clone(), spec, init: Init::Command, stdio: plan.stdio };
         self.runtime.create(request).await.map_err(PodError::failed("creating the container again"))
     }
