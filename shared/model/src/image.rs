@@ -114,9 +114,13 @@ fn is_registry(registry: &str) -> bool {
         Some((host, port)) => (host, Some(port)),
         None => (registry, None),
     };
-    !host.is_empty()
-        && host.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-'))
-        && port.is_none_or(|port| port.parse::<u16>().is_ok())
+    let label = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+    };
+    host.split('.').all(label) && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 impl fmt::Display for ImageReference {
