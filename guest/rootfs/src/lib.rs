@@ -18,6 +18,7 @@ mod store;
 mod stream;
 mod unpack;
 
+pub use budget::NoSpace;
 pub use image::Image;
 pub use layer::LayerError;
 pub use limits::Limits;

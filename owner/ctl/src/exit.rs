@@ -8,6 +8,7 @@
 //! 4       unreachable: no connection, no answer in time, or the tunnel was cut
 //! 5       denied: the guest refused it to this role or in this phase
 //! 6       not found: no such pod, container, image or file
+//! 7       no room: the pod, or this machine, has no memory, space or slot left for it
 //! 10..16  `pod verify`: vendor chain, TCB, measurement, host data, key binding, session binding, this instance
 //! 125     run, exec, attach, start -a: Postern itself failed, for any of the reasons above
 //! 126     run, exec: the command cannot be executed
@@ -28,6 +29,7 @@ pub(crate) enum Exit {
     Unreachable,
     Denied,
     NotFound,
+    NoRoom,
     /// `pod verify`: the first check that failed.
     Check(Check),
     /// A verb that hands on a container's code failed itself.
@@ -50,6 +52,7 @@ impl Exit {
             Self::Unreachable => 4,
             Self::Denied => 5,
             Self::NotFound => 6,
+            Self::NoRoom => 7,
             Self::Check(check) => check_code(check),
             Self::Own => 125,
             Self::CannotExecute => 126,
@@ -80,7 +83,7 @@ fn check_code(check: Check) -> u8 {
 /// Shown by `postern --help`.
 pub(crate) const HELP: &str = "\
 Exit codes:
-  0 done · 1 failed · 2 usage · 3 not verified · 4 unreachable · 5 denied · 6 not found
+  0 done · 1 failed · 2 usage · 3 not verified · 4 unreachable · 5 denied · 6 not found · 7 no room left
   10 to 16  pod verify: the check that failed, in the order it prints them
   125 postern failed (run, exec, attach, start -a) · 126 cannot execute · 127 no such command
   128+n ended by signal n · otherwise the container's own code";
@@ -99,6 +102,7 @@ mod tests {
             (Exit::Unreachable, 4),
             (Exit::Denied, 5),
             (Exit::NotFound, 6),
+            (Exit::NoRoom, 7),
             (Exit::Own, 125),
             (Exit::CannotExecute, 126),
             (Exit::CommandNotFound, 127),

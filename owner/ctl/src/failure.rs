@@ -51,7 +51,11 @@ impl Failure {
     }
 
     pub(crate) fn caused_by(mut self, source: impl Into<Source>) -> Self {
-        self.source = Some(source.into());
+        let source = source.into();
+        if self.exit == Exit::Failed && is_out_of_space(&*source) {
+            self.exit = Exit::NoRoom;
+        }
+        self.source = Some(source);
         self
     }
 
@@ -112,6 +116,13 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Whether this machine has no room for what was to be written.
+fn is_out_of_space(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
 /// Turns a foreign error into a [`Failure`].
 pub(crate) trait OrFail<T> {
     /// General failure, in these words.
@@ -133,6 +144,13 @@ mod tests {
         let inner = io::Error::other("disk is full");
         let failure = Failure::general("cannot write x").caused_by(inner);
         assert_eq!(failure.to_string(), "cannot write x: disk is full");
+        assert_eq!(failure.exit(), Exit::Failed);
+    }
+
+    #[test]
+    fn a_full_disk_has_a_code_of_its_own() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(Failure::general("cannot write x").caused_by(full).exit(), Exit::NoRoom);
     }
 
     #[test]

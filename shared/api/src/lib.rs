@@ -2,9 +2,10 @@
 //! agent protocol over ttRPC).
 //!
 //! Wire types stop at the first function: [`convert`] turns them into `postern-model` types, with one error per broken
-//! field. [`ttrpc`] is the host protocol's framing.
+//! field. [`metadata`] names what a status carries besides its text. [`ttrpc`] is the host protocol's framing.
 
 pub mod convert;
+pub mod metadata;
 pub mod ttrpc;
 pub mod wire;
 

@@ -1,19 +1,19 @@
 //! Errors as gRPC statuses. The owner gets the whole chain of causes: it is the owner's pod.
 
-use std::error::Error;
+use std::{error::Error, io};
 
-use postern_api::convert::ConvertError;
+use postern_api::{convert::ConvertError, metadata};
 use postern_container::{Failure, FailureKind};
 use postern_policy::{Denial, Reason};
 use postern_rootfs::{
-    ArchiveError, LayerError, ManifestError, RemoveError, RequestError, ResolveError, StoreError,
+    ArchiveError, LayerError, ManifestError, NoSpace, PrepareError, RemoveError, RequestError, ResolveError,
+    StoreError,
 };
+use rustix::io::Errno;
 use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::pod::PodError;
 
-/// Set when a process could not be run: what a shell would return, 126 or 127.
-const EXIT_METADATA: &str = "postern-exit";
 /// Longest text of a status; gRPC carries it in a header.
 const MAX_TEXT: usize = 4096;
 
@@ -50,13 +50,15 @@ pub(super) fn missing(field: &'static str) -> Status {
 }
 
 pub(super) fn denied(denial: &Denial) -> Status {
-    let code = match denial.reason() {
-        Reason::Phase { .. } => Code::FailedPrecondition,
+    let (code, refused) = match denial.reason() {
+        Reason::Phase { .. } => (Code::FailedPrecondition, metadata::REFUSED_PHASE),
         Reason::Role { .. } | Reason::HostNever | Reason::OwnerNever | Reason::NotDeclared => {
-            Code::PermissionDenied
+            (Code::PermissionDenied, metadata::REFUSED_ROLE)
         }
     };
-    Status::new(code, chain(denial))
+    let mut status = Status::new(code, chain(denial));
+    status.metadata_mut().insert(metadata::REFUSED, MetadataValue::from_static(refused));
+    status
 }
 
 pub(super) fn pod(error: PodError) -> Status {
@@ -76,14 +78,16 @@ pub(super) fn pod(error: PodError) -> Status {
         PodError::RemoveImage(RemoveError::InUse { .. }) => Code::FailedPrecondition,
         PodError::RemoveImage(RemoveError::Index(_) | RemoveError::Stopped) => Code::Unknown,
         PodError::Failed { .. } | PodError::Undo { .. } => links(&error)
-            .find_map(process_code)
+            .any(is_no_space)
+            .then_some(Code::ResourceExhausted)
+            .or_else(|| links(&error).find_map(process_code))
             .or_else(|| links(&error).find_map(image_code))
             .unwrap_or(Code::Unknown),
         PodError::WrongPermit { .. } => Code::Internal,
     };
     let mut status = Status::new(code, chain(&error));
     if let Some(exit) = links(&error).find_map(shell_code) {
-        status.metadata_mut().insert(EXIT_METADATA, MetadataValue::from(exit));
+        status.metadata_mut().insert(metadata::EXIT, MetadataValue::from(exit));
     }
     status
 }
@@ -91,6 +95,22 @@ pub(super) fn pod(error: PodError) -> Status {
 /// The error and its causes.
 fn links<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// Whether the pod has no room for what was wanted, whichever layer noticed.
+fn is_no_space(error: &(dyn Error + 'static)) -> bool {
+    let full = |errno: Errno| [Errno::NOSPC, Errno::DQUOT, Errno::NOMEM].contains(&errno);
+    let by_errno = match error.downcast_ref() {
+        Some(PrepareError::Directory { errno, .. } | PrepareError::Mount { errno, .. }) => full(*errno),
+        Some(PrepareError::NoImage(_) | PrepareError::Exists(_) | PrepareError::Stopped) | None => false,
+    };
+    by_errno
+        || error.is::<NoSpace>()
+        || error.downcast_ref().copied().is_some_and(full)
+        || error.downcast_ref::<io::Error>().is_some_and(|error| {
+            use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+            matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory)
+        })
 }
 
 /// What the container's own side said.
@@ -145,9 +165,45 @@ fn unresolved(error: &ResolveError) -> Code {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use postern_model::{Caller, OperationKind, Phase, Role};
+    use postern_policy::{Declared, decide};
 
     use super::*;
+
+    #[test]
+    fn a_refusal_says_whether_it_is_of_the_phase_or_of_the_role() {
+        let refused = |role, phase| {
+            let denial = decide(Caller::Owner(role), OperationKind::Exec, phase, Declared::No).unwrap_err();
+            let status = pod(PodError::Denied(denial));
+            (status.code(), status.metadata().get(metadata::REFUSED).unwrap().to_str().unwrap().to_owned())
+        };
+        assert_eq!(refused(Role::Admin, Phase::Ready), (Code::FailedPrecondition, "phase".into()));
+        assert_eq!(refused(Role::Viewer, Phase::Owned), (Code::PermissionDenied, "role".into()));
+    }
+
+    #[test]
+    fn whatever_layer_notices_it_no_space_is_no_space() {
+        let code = |source: Box<dyn Error + Send + Sync>| {
+            let source = PodError::Failed { doing: "pulling the image", source };
+            pod(PodError::Undo { error: Box::new(source), undo: "x".into() }).code()
+        };
+        let layer = postern_rootfs::UnpackError::from(NoSpace::Limit { limit: 1 });
+        let layer = postern_rootfs::PullError::Layer { index: 1, count: 2, source: LayerError::from(layer) };
+        let container = "web".parse().unwrap();
+        let rootfs = PrepareError::Directory { container, errno: Errno::NOSPC };
+        let full: [Box<dyn Error + Send + Sync>; 4] = [
+            Box::new(layer),
+            Box::new(rootfs),
+            Box::new(io::Error::from(io::ErrorKind::StorageFull)),
+            Box::new(io::Error::from(Errno::NOSPC)),
+        ];
+        for source in full {
+            let text = source.to_string();
+            assert_eq!(code(source), Code::ResourceExhausted, "{text}");
+        }
+        assert_eq!(code(Box::new(io::Error::from(Errno::IO))), Code::Unknown);
+        assert_eq!(code(Box::new(LayerError::CutOff)), Code::InvalidArgument);
+    }
 
     #[test]
     fn the_owner_sees_the_whole_chain_once() {

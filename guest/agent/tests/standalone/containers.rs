@@ -128,7 +128,7 @@ async fn exec_is_binary_safe_and_tells_how_it_ended() {
     let unknown = stream::iter([input(process_input::Kind::Exec(command("web", &["no-such-thing"])))]);
     let unknown = owner.containers.exec(unknown).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound, "{unknown}");
-    assert_eq!(unknown.metadata().get("postern-exit").unwrap(), "127");
+    assert_eq!(unknown.metadata().get(postern_api::metadata::EXIT).unwrap(), "127");
     // A child that keeps the output open does not keep the caller.
     let ran = exec(&mut owner, command("web", &["sh", "-c", "sleep 1000 & echo started"]), b"").await;
     assert_eq!((&ran.stdout[..], ran.exit.code), (&b"started\n"[..], 0));

@@ -3,12 +3,10 @@
 
 use std::error::Error;
 
+use postern_api::metadata;
 use tonic::{Code, Status};
 
 use crate::{exit::Exit, failure::Failure};
-
-/// Set by the guest when a process could not be started: what a shell would have returned, 126 or 127.
-const EXIT_METADATA: &str = "postern-exit";
 
 /// What a request was about, for its errors.
 #[derive(Debug, Clone, Copy)]
@@ -49,13 +47,15 @@ pub(crate) fn cut_failure(subject: Subject<'_>, reason: &str) -> Failure {
 }
 
 fn exit(status: &Status) -> Exit {
-    let told = status.metadata().get(EXIT_METADATA).map(|value| value.as_bytes());
-    match (told, status.code()) {
+    let told = |key| status.metadata().get(key).map(|value| value.as_bytes());
+    match (told(metadata::EXIT), status.code()) {
         (Some(b"126"), _) => Exit::CannotExecute,
         (Some(b"127"), _) => Exit::CommandNotFound,
+        // Whatever the word is: policy refused.
+        _ if told(metadata::REFUSED).is_some() => Exit::Denied,
         (_, Code::NotFound) => Exit::NotFound,
         (_, Code::PermissionDenied | Code::Unauthenticated) => Exit::Denied,
-        (_, Code::FailedPrecondition) if status.message().contains("phase") => Exit::Denied,
+        (_, Code::ResourceExhausted) => Exit::NoRoom,
         (_, Code::DeadlineExceeded | Code::Unavailable) => Exit::Unreachable,
         _ => Exit::Failed,
     }
@@ -88,10 +88,14 @@ mod tests {
     fn codes_become_exit_codes() {
         assert_eq!(exit_of(Status::not_found("x")), Exit::NotFound);
         assert_eq!(exit_of(Status::permission_denied("x")), Exit::Denied);
-        assert_eq!(exit_of(Status::failed_precondition("x")), Exit::Failed);
+        assert_eq!(exit_of(Status::failed_precondition("not in this phase")), Exit::Failed);
+        let mut phase = Status::failed_precondition("x");
+        phase.metadata_mut().insert(metadata::REFUSED, metadata::REFUSED_PHASE.parse().unwrap());
+        assert_eq!(exit_of(phase), Exit::Denied);
+        assert_eq!(exit_of(Status::resource_exhausted("x")), Exit::NoRoom);
         assert_eq!(exit_of(Status::unknown("x")), Exit::Failed);
         let mut missing = Status::not_found("no such file");
-        missing.metadata_mut().insert(EXIT_METADATA, "127".parse().unwrap());
+        missing.metadata_mut().insert(metadata::EXIT, "127".parse().unwrap());
         assert_eq!(exit_of(missing), Exit::CommandNotFound);
     }
 
