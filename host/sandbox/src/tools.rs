@@ -30,12 +30,12 @@ impl ToolError {
     pub fn hint(&self) -> String {
         match self {
             Self::NotFound { program: QEMU, .. } => {
-                "install it (apt-get install qemu-system-x86), or name it with --qemu PATH".into()
+                "install it (apt-get install qemu-system-x86), or name it with `postern-host start --qemu PATH`".into()
             }
             Self::NotFound { looked_in, .. } => {
                 let places: Vec<_> = looked_in.iter().map(|place| place.display().to_string()).collect();
                 format!(
-                    "install it (cargo install --locked vhost-device-vsock), or name it with --vsock-helper PATH; \
+                    "install it (cargo install --locked vhost-device-vsock), or name it with `postern-host start --vsock-helper PATH`; \
                      looked in {} and PATH",
                     places.join(", ")
                 )

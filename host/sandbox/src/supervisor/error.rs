@@ -92,7 +92,7 @@ impl StartError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Tool(error) => error.hint(),
-            Self::NoKernelVsock => "load the module vhost_vsock, or use --vsock vhost-user".into(),
+            Self::NoKernelVsock => "load the module vhost_vsock, or use `postern-host start --vsock vhost-user`".into(),
             Self::Path { .. } | Self::Image(_) => "build one with: postern-image build --out DIR".into(),
             Self::InitDataRead { .. } | Self::InitData { .. } => {
                 "use the file that `postern pod create` made, unchanged".into()
@@ -106,7 +106,7 @@ impl StartError {
                 "see what `postern-host probe` says about this host".into()
             }
             Self::GuestSilent { .. } | Self::Connect(_) => {
-                "allow more time with --deadline, or more memory with --memory".into()
+                "give it more memory with --memory, or more time with `postern-host start --deadline`".into()
             }
             Self::GuestRefused { .. } => "the image and this program may be of different versions".into(),
             Self::Identity(_)
