@@ -5,7 +5,7 @@
 #   make build     the programs, in target/dist/bin
 #   make image     the guest image, in target/dist/image
 #   make bench     figures, as a table and as JSON
-#   make check     formatting, lints, tidy
+#   make check     formatting, lints, tidy; dependencies where cargo-deny is installed
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -59,6 +59,9 @@ check: setup-build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo xtask tidy
+	@if command -v cargo-deny > /dev/null; then \
+	  cargo deny --locked check --allow no-license-field bans licenses sources; \
+	else echo "cargo-deny is not installed: dependencies are not checked (cargo install --locked cargo-deny)"; fi
 
 install: build image
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/postern/image
