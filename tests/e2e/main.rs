@@ -4,3 +4,4 @@
 
 mod lying_host;
 mod main_story;
+mod mitigations;

@@ -7,6 +7,7 @@ use postern_evidence::{
     EvidenceSource,
     collect::{ConfigfsTsm, Simulated},
 };
+use postern_launch::trust_domain;
 use postern_model::sim_device;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 
@@ -37,8 +38,11 @@ pub fn run() -> ! {
 
 fn serve(booted: Booted) -> Result<()> {
     let Booted { init_data_device, cgroup_root, data_dir, mut stamps } = booted;
-    let evidence = evidence_source()?;
+    let command_line = fs::read_to_string("/proc/cmdline").context("reading the kernel's command line")?;
+    let evidence = evidence_source(&command_line)?;
     let identity = Identity::establish(&init_data_device, evidence)?;
+    // Whoever launched this guest: several owners never share a kernel that does not keep them apart.
+    trust_domain::admit(identity.init_data.owners(), trust_domain::mitigations(&command_line))?;
     drop(init_data_device);
     stamps.mark("identity");
     let cgroup_parent = cgroup_root.strip_prefix(CGROUP_ROOT).unwrap_or(&cgroup_root);
@@ -62,8 +66,7 @@ fn serve(booted: Booted) -> Result<()> {
     })
 }
 
-fn evidence_source() -> Result<Arc<dyn EvidenceSource>> {
-    let command_line = fs::read_to_string("/proc/cmdline").context("reading the kernel's command line")?;
+fn evidence_source(command_line: &str) -> Result<Arc<dyn EvidenceSource>> {
     Ok(match command_line.split_whitespace().any(|word| word == SIMULATED) {
         true => Arc::new(Simulated::vsock(VMADDR_CID_HOST, sim_device::VSOCK_PORT)?),
         false => Arc::new(ConfigfsTsm::open()?),

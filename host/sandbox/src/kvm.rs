@@ -10,7 +10,8 @@ use std::{
 };
 
 use postern_launch::{
-    Accelerator, Cpus, InitData, Machine, MemoryMib, Mode, PodShape, ShapeError, TeePlatform, encode,
+    Accelerator, Cpus, InitData, Machine, MemoryMib, Mitigations, Mode, PodShape, ShapeError, TeePlatform,
+    encode,
 };
 use postern_model::PodName;
 use serde::{Deserialize, Serialize};
@@ -183,6 +184,7 @@ fn shape() -> Result<PodShape, ShapeError> {
         memory_mib: MemoryMib::new(MEMORY_MIB)?,
         tsc_khz: None,
         tee: TeePlatform::Simulated,
+        mitigations: Mitigations::On,
     })
 }
 

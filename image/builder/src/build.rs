@@ -163,6 +163,7 @@ pub fn build(agent: &Agent, kernel: &Kernel, directory: &Path) -> Result<Image, 
         cmdline: CMDLINE.into(),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         kernel_release: kernel.release.clone(),
+        kernel_profile: None,
     };
     write(directory, MANIFEST_FILE, &json(&manifest)?)?;
     Ok(Image { manifest, lock })

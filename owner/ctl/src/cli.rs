@@ -53,12 +53,14 @@ pub(crate) enum Risk {
     SimulatedTee,
     /// Pods made with the identity that is there obey only that one
     ReplaceIdentity,
+    /// Nothing keeps the pod's processes apart but the CPU: a container that tries can read the others and the agent's keys
+    MitigationsOff,
 }
 
-/// For clap: a flag that takes this risk and no other.
-pub(crate) fn only(risk: Risk) -> impl TypedValueParser<Value = Risk> {
-    let values = risk.to_possible_value();
-    PossibleValuesParser::new(values).map(move |_| risk)
+/// For clap: a flag that takes these risks and no other.
+pub(crate) fn only<const N: usize>(risks: [Risk; N]) -> impl TypedValueParser<Value = Risk> {
+    let values = risks.iter().filter_map(Risk::to_possible_value);
+    PossibleValuesParser::new(values).try_map(|name| Risk::from_str(&name, false))
 }
 
 macro_rules! verbs {

@@ -244,6 +244,7 @@ fn start_args(request: &StartRequest<'_>) -> Vec<OsString> {
         option("--listen", listen.into());
     }
     option("--tee", shape.tee.as_str().into());
+    option("--mitigations", shape.mitigations.as_str().into());
     option("--output", "json".into());
     args
 }

@@ -4,24 +4,28 @@
 use std::path::{Path, PathBuf};
 
 use postern_launch::{
-    Accelerator, Cpus, ImageManifest, Machine, MemoryMib, PodShape, TeePlatform, expected_measurement,
+    Accelerator, Cpus, ImageManifest, Machine, MemoryMib, Mitigations, PodShape, TeePlatform,
+    expected_measurement, trust_domain,
 };
 use postern_model::Measurement;
 
 use crate::{
+    cli::Risk,
     config::Config,
     exit::Exit,
     failure::{Failure, OrFail},
     home, human,
 };
 
+/// Owners of a pod: init data names no more.
+pub(crate) const OWNERS: usize = 1;
 const DEFAULT_MEMORY: u64 = 256 << 20;
 
 /// How a pod is launched that somebody else launches: with its image it gives the measurement.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ShapeArgs {
     /// Read the shape from a file: the shape.json of a pod that was created
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["machine", "accel", "cpus", "memory", "tsc_khz"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["machine", "accel", "cpus", "memory", "mitigations", "tsc_khz"])]
     shape: Option<PathBuf>,
     /// Machine type
     #[arg(long, value_name = "MACHINE", value_parser = parse::<Machine>, default_value = "microvm")]
@@ -35,6 +39,9 @@ pub(crate) struct ShapeArgs {
     /// Memory, for example 256M or 1G
     #[arg(long, value_name = "SIZE", value_parser = human::parse_memory, default_value = "256M")]
     memory: u64,
+    /// Whether its kernel works around the CPU's leaks: on or off
+    #[arg(long, value_name = "ON|OFF", value_parser = parse::<Mitigations>, default_value_t)]
+    mitigations: Mitigations,
     /// Frequency of the machine's time stamp counter in kHz, which an emulated guest is told
     #[arg(long, value_name = "KHZ")]
     tsc_khz: Option<u32>,
@@ -65,8 +72,28 @@ impl ShapeArgs {
             memory_mib: memory_mib(Some(self.memory))?,
             tsc_khz: self.tsc_khz,
             tee: TeePlatform::Simulated,
+            mitigations: self.mitigations,
         })
     }
+}
+
+/// A pod without mitigations is the owner's word, given by name, and only where the pod has no other owner.
+pub(crate) fn accept_mitigations(
+    mitigations: Mitigations,
+    owners: usize,
+    accepted: &[Risk],
+) -> Result<(), Failure> {
+    trust_domain::admit(owners, mitigations)
+        .map_err(|error| Failure::usage("refusing to leave out the CPU's mitigations").caused_by(error))?;
+    if mitigations == Mitigations::On || accepted.contains(&Risk::MitigationsOff) {
+        return Ok(());
+    }
+    Err(Failure::usage("refusing to leave out the CPU's mitigations without your word")
+        .caused_by(
+            "without them the pod is one trust domain: a container that tries can read the memory of the others \
+             and the keys of the pod's agent",
+        )
+        .hint("where all containers of the pod are equally trusted, add --accept-risk=mitigations-off"))
 }
 
 pub(crate) fn memory_mib(bytes: Option<u64>) -> Result<MemoryMib, Failure> {

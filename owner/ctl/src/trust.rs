@@ -4,6 +4,7 @@
 use std::{fs, io, path::PathBuf};
 
 use postern_evidence::roots::{TrustedRoot, TrustedRoots};
+use postern_launch::Mitigations;
 use postern_model::Measurement;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,12 @@ pub(crate) enum Entry {
     /// The root of a simulated platform, PEM. Protects nothing.
     SimulatedRoot { pem: String },
     /// A reference value: SHA-384 of a launch, hexadecimal.
-    Measurement { measurement: String },
+    Measurement {
+        measurement: String,
+        /// Of the launch it was computed for; not known of a value that was given as digits.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mitigations: Option<Mitigations>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,10 +85,20 @@ impl TrustStore {
 
     pub(crate) fn measurements(&self) -> Vec<Measurement> {
         let measurement = |named: &Named| match &named.entry {
-            Entry::Measurement { measurement } => Measurement::from_hex(measurement).ok(),
+            Entry::Measurement { measurement, .. } => Measurement::from_hex(measurement).ok(),
             Entry::SimulatedRoot { .. } => None,
         };
         self.entries.iter().filter_map(measurement).collect()
+    }
+
+    /// What is known of the mitigations of a launch with this measurement.
+    pub(crate) fn mitigations(&self, of: &Measurement) -> Option<Mitigations> {
+        self.entries.iter().find_map(|named| match &named.entry {
+            Entry::Measurement { measurement, mitigations } => {
+                (Measurement::from_hex(measurement).ok().as_ref() == Some(of)).then_some(*mitigations)?
+            }
+            Entry::SimulatedRoot { .. } => None,
+        })
     }
 
     /// Whether this very root is in the store, under whatever name.
@@ -113,7 +129,7 @@ impl Entry {
     fn check(&self, name: &str) -> Result<(), Failure> {
         match self {
             Self::SimulatedRoot { pem } => simulated_root(name, pem).map(drop),
-            Self::Measurement { measurement } => Measurement::from_hex(measurement)
+            Self::Measurement { measurement, .. } => Measurement::from_hex(measurement)
                 .map(drop)
                 .or_fail(|| format!("trust entry {name} holds no measurement")),
         }
@@ -191,7 +207,7 @@ mod tests {
     #[test]
     fn entries_are_added_listed_and_removed() {
         let (_dir, home) = store();
-        let entry = Entry::Measurement { measurement: "ab".repeat(48) };
+        let entry = Entry::Measurement { measurement: "ab".repeat(48), mitigations: None };
         add(&home, "web-image", &entry).unwrap();
         assert!(add(&home, "web-image", &entry).is_err(), "an entry is not replaced by accident");
         let store = TrustStore::load(&home).unwrap();
@@ -204,14 +220,15 @@ mod tests {
     fn what_proves_nothing_is_refused() {
         let (_dir, home) = store();
         for entry in [
-            Entry::Measurement { measurement: "ab".into() },
+            Entry::Measurement { measurement: "ab".into(), mitigations: None },
             Entry::SimulatedRoot { pem: "-----BEGIN CERTIFICATE-----".into() },
         ] {
             assert!(add(&home, "x", &entry).is_err());
         }
         for name in ["", "../x", "a/b", "A", "-a"] {
             assert!(
-                add(&home, name, &Entry::Measurement { measurement: "ab".repeat(48) }).is_err(),
+                add(&home, name, &Entry::Measurement { measurement: "ab".repeat(48), mitigations: None })
+                    .is_err(),
                 "{name}"
             );
         }

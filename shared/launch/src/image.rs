@@ -54,6 +54,9 @@ pub struct ImageManifest {
     pub cmdline: String,
     pub agent_version: String,
     pub kernel_release: String,
+    /// The profile that the kernel was specialised to; none for a distribution's kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_profile: Option<String>,
 }
 
 /// One file of an image, beside the manifest.
@@ -167,6 +170,7 @@ mod tests {
             cmdline: "console=ttyS0 quiet".into(),
             agent_version: "0.1.0".into(),
             kernel_release: "6.1.0".into(),
+            kernel_profile: None,
         };
         write(&dir, &manifest);
         dir

@@ -57,6 +57,8 @@ pub enum InitDataError {
     NoEntry,
     #[error("init data has an entry {0:?}, which nothing in this guest reads")]
     UnknownEntry(String),
+    #[error("init data names {found} owners; a pod has one")]
+    Owners { found: usize },
     #[error("field {field} of {ENTRY:?} {why}")]
     Field { field: &'static str, why: &'static str },
 }
@@ -78,6 +80,13 @@ pub struct InitData {
 pub enum Mode {
     /// The owner CA in the init data, and nothing else.
     Direct,
+}
+
+impl InitData {
+    /// How many owners the pod has: one, because [`decode_toml`] refuses every other number.
+    pub fn owners(&self) -> usize {
+        1
+    }
 }
 
 impl Mode {
@@ -168,6 +177,10 @@ pub fn decode_toml(toml: &[u8]) -> Result<InitData, InitDataError> {
     let mut instance = [0; 32];
     hex::decode_to_slice(&inner.instance, &mut instance)
         .map_err(|_| InitDataError::Field { field: "instance", why: "is not 64 hexadecimal digits" })?;
+    let found = inner.owner_ca.matches(PEM_BEGIN).count();
+    if found > 1 {
+        return Err(InitDataError::Owners { found });
+    }
     let owner_ca_der = decode_pem(&inner.owner_ca)
         .ok_or(InitDataError::Field { field: "owner_ca", why: "is not one PEM certificate" })?;
     Ok(InitData { pod: inner.pod, owner_ca_der, instance, mode: inner.mode })

@@ -12,12 +12,13 @@ pub mod measure;
 pub mod qemu_args;
 pub mod shape;
 pub mod spec;
+pub mod trust_domain;
 
 pub use image::{ImageError, ImageManifest};
 pub use init_data::{EncodedInitData, InitData, InitDataError, Mode, decode_device, decode_toml, encode};
 pub use measure::{MeasuredLaunch, launch_digest};
 pub use qemu_args::{Launched, ParseArgsError, parse as parse_qemu_args};
-pub use shape::{Accelerator, Cpus, Machine, MemoryMib, PodShape, ShapeError, TeePlatform};
+pub use shape::{Accelerator, Cpus, Machine, MemoryMib, Mitigations, PodShape, ShapeError, TeePlatform};
 pub use spec::{
     AGENT_VSOCK_PORT, GUEST_ADDRESS, GUEST_MAC, LaunchSpec, Network, OWNER_TCP_PORT, SpecError, Vsock,
     Wiring, expected_measurement,

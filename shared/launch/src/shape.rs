@@ -17,6 +17,8 @@ pub enum ShapeError {
     Accelerator(String),
     #[error("{0:?} is no TEE platform; platforms are simulated")]
     Tee(String),
+    #[error("{0:?} is not how mitigations can be; they are on or off")]
+    Mitigations(String),
 }
 
 /// Everything about a VM that its measurement depends on, besides the image.
@@ -31,6 +33,9 @@ pub struct PodShape {
     /// under load. Needed with TCG; unused with KVM.
     pub tsc_khz: Option<u32>,
     pub tee: TeePlatform,
+    /// Whether the guest's kernel works around the CPU's leaks. Shapes written before there was a choice have it.
+    #[serde(default, skip_serializing_if = "Mitigations::are_on")]
+    pub mitigations: Mitigations,
 }
 
 macro_rules! named_enum {
@@ -95,6 +100,26 @@ named_enum!(
         Simulated = "simulated",
     }
 );
+
+named_enum!(
+    /// Whether the guest's kernel works around what one process can learn of another through the CPU.
+    #[derive(Default)]
+    Mitigations, Mitigations, {
+        /// Whatever the kernel has for the CPU it finds.
+        #[default]
+        On = "on",
+        /// None: the pod is one trust domain, in which a process that tries can read the memory of every other, the
+        /// agent's keys included. An owner's explicit choice.
+        Off = "off",
+    }
+);
+
+impl Mitigations {
+    /// For serde: the shape of a pod that has them is written without.
+    fn are_on(&self) -> bool {
+        *self == Self::On
+    }
+}
 
 macro_rules! bounded {
     ($(#[$doc:meta])* $name:ident, $error:ident, $min:literal..=$max:literal) => {

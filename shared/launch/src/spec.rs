@@ -10,7 +10,8 @@ use postern_model::Measurement;
 use crate::{
     image::ImageManifest,
     measure::{MeasuredLaunch, launch_digest},
-    shape::{Accelerator, Machine, PodShape, TeePlatform},
+    shape::{Accelerator, Machine, Mitigations, PodShape, TeePlatform},
+    trust_domain::MITIGATIONS_OFF,
 };
 
 /// vsock port of the guest's host endpoint.
@@ -235,6 +236,10 @@ fn cmdline(image: &ImageManifest, shape: &PodShape) -> String {
         add(&format!("tsc_early_khz={khz}"));
         // Or the clock watchdog demotes the counter when the host is busy.
         add("tsc=reliable no_timer_check");
+    }
+    match shape.mitigations {
+        Mitigations::On => {}
+        Mitigations::Off => add(MITIGATIONS_OFF),
     }
     match shape.tee {
         TeePlatform::Simulated => add("postern.tee=simulated"),

@@ -6,9 +6,9 @@
 use std::{fs, net::SocketAddrV4, path::Path};
 
 use postern_launch::{
-    Accelerator, Cpus, ImageManifest, LaunchSpec, Launched, Machine, MemoryMib, Network, ParseArgsError,
-    PodShape, SpecError, TeePlatform, Vsock, Wiring, expected_measurement, image::ImageFile, launch_digest,
-    parse_qemu_args,
+    Accelerator, Cpus, ImageManifest, LaunchSpec, Launched, Machine, MemoryMib, Mitigations, Network,
+    ParseArgsError, PodShape, SpecError, TeePlatform, Vsock, Wiring, expected_measurement, image::ImageFile,
+    launch_digest, parse_qemu_args, trust_domain,
 };
 use postern_model::Sha256;
 use proptest::prelude::*;
@@ -22,6 +22,7 @@ fn image() -> ImageManifest {
         cmdline: "console=ttyS0 quiet reboot=t".into(),
         agent_version: "0.1.0".into(),
         kernel_release: "6.1.0".into(),
+        kernel_profile: None,
     }
 }
 
@@ -33,6 +34,7 @@ fn shape(machine: Machine, accelerator: Accelerator) -> PodShape {
         memory_mib: MemoryMib::new(512).unwrap(),
         tsc_khz: (accelerator == Accelerator::Tcg).then_some(2_900_000),
         tee: TeePlatform::Simulated,
+        mitigations: Mitigations::On,
     }
 }
 
@@ -83,6 +85,44 @@ fn a_microvm_under_tcg_needs_the_frequency() {
     assert_eq!(refused, Err(SpecError::TscFrequency));
     shape.machine = Machine::Q35;
     assert!(!spec(&shape, wiring(vhost_user())).cmdline().contains("tsc"));
+}
+
+#[test]
+fn mitigations_are_in_the_measured_command_line_and_nowhere_else() {
+    let on = shape(Machine::Microvm, Accelerator::Tcg);
+    let off = PodShape { mitigations: Mitigations::Off, ..on };
+    let (with, without) = (spec(&on, wiring(vhost_user())), spec(&off, wiring(vhost_user())));
+    assert_eq!(trust_domain::mitigations(with.cmdline()), Mitigations::On);
+    assert_eq!(trust_domain::mitigations(without.cmdline()), Mitigations::Off);
+    assert_ne!(with.expected_measurement(), without.expected_measurement());
+    let changed = |a: Vec<String>, b: Vec<String>| a.into_iter().zip(b).filter(|(a, b)| a != b).count();
+    assert_eq!(changed(with.qemu_args(), without.qemu_args()), 1);
+
+    // A host that adds or removes it launches something that measures as something else.
+    let measured = |args: &[String]| {
+        launch_digest(&launched(args).measured(image().kernel.sha256, image().initramfs.sha256))
+    };
+    for (honest, from, to) in
+        [(&with, "postern.tee", "mitigations=off postern.tee"), (&without, "mitigations=off ", "")]
+    {
+        let mut args = honest.qemu_args();
+        assert_eq!(measured(&args), honest.expected_measurement());
+        let cmdline = args.iter().position(|arg| arg == "-append").unwrap() + 1;
+        args[cmdline] = args[cmdline].replace(from, to);
+        assert_ne!(measured(&args), honest.expected_measurement());
+    }
+}
+
+#[test]
+fn a_shape_from_before_there_was_a_choice_has_mitigations() {
+    let on = shape(Machine::Microvm, Accelerator::Tcg);
+    let text = serde_json::to_string(&on).unwrap();
+    assert!(!text.contains("mitigations"), "{text}");
+    assert_eq!(serde_json::from_str::<PodShape>(&text).unwrap(), on);
+    let off = PodShape { mitigations: Mitigations::Off, ..on };
+    let text = serde_json::to_string(&off).unwrap();
+    assert!(text.contains("\"mitigations\":\"off\""), "{text}");
+    assert_eq!(serde_json::from_str::<PodShape>(&text).unwrap(), off);
 }
 
 #[test]
@@ -148,14 +188,16 @@ fn option_name(option: &str) -> &'static str {
 fn any_shape() -> impl Strategy<Value = PodShape> {
     let machine = prop::sample::select(Machine::ALL);
     let accelerator = prop::sample::select(Accelerator::ALL);
-    (machine, accelerator, 1u32..=255, 48u32..8192, 1u32..).prop_map(
-        |(machine, accelerator, cpus, memory, khz)| PodShape {
+    let mitigations = prop::sample::select(Mitigations::ALL);
+    (machine, accelerator, 1u32..=255, 48u32..8192, 1u32.., mitigations).prop_map(
+        |(machine, accelerator, cpus, memory, khz, mitigations)| PodShape {
             machine,
             accelerator,
             cpus: Cpus::new(cpus).unwrap(),
             memory_mib: MemoryMib::new(memory).unwrap(),
             tsc_khz: Some(khz),
             tee: TeePlatform::Simulated,
+            mitigations,
         },
     )
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use postern_launch::{Accelerator, Cpus, Machine, MemoryMib, PodShape, TeePlatform};
+use postern_launch::{Accelerator, Cpus, Machine, MemoryMib, Mitigations, PodShape, TeePlatform};
 use postern_model::PodName;
 use postern_sandbox::{
     Home, kvm, probe,
@@ -53,6 +53,9 @@ pub(crate) struct Arguments {
     /// Frequency of the time stamp counter, for TCG; part of the measurement [default: measured now]
     #[arg(long, value_name = "KHZ", value_parser = clap::value_parser!(u32).range(100_000..))]
     tsc_khz: Option<u32>,
+    /// Whether the guest's kernel works around the CPU's leaks: on or off; part of the measurement, the owner's choice
+    #[arg(long, value_name = "ON|OFF", default_value_t = Mitigations::On)]
+    mitigations: Mitigations,
     /// IPv4 address and port on which the owner reaches the pod; port 0 is any free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0", value_parser = parse_listen)]
     listen: SocketAddrV4,
@@ -125,6 +128,7 @@ impl Arguments {
                 memory_mib: self.memory,
                 tsc_khz,
                 tee: self.tee,
+                mitigations: self.mitigations,
             },
             listen: self.listen,
             vsock: match self.vsock {
@@ -153,6 +157,7 @@ pub(super) fn to_command_line(plan: &Plan) -> Vec<OsString> {
     if let Some(khz) = plan.shape.tsc_khz {
         option("--tsc-khz", text(&khz));
     }
+    option("--mitigations", text(&plan.shape.mitigations));
     option("--listen", text(&plan.listen));
     let vsock = match plan.vsock {
         VsockChoice::Auto => "auto",

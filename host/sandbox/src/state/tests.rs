@@ -1,6 +1,6 @@
 //! The state directory: names are taken once, a lock says who is alive, and nothing is lost or left.
 
-use postern_launch::{Accelerator, Cpus, Machine, MemoryMib, PodShape, TeePlatform};
+use postern_launch::{Accelerator, Cpus, Machine, MemoryMib, Mitigations, PodShape, TeePlatform};
 use postern_model::HostData;
 
 use super::*;
@@ -20,6 +20,7 @@ fn record(name: &str) -> PodRecord {
         memory_mib: MemoryMib::new(256).unwrap(),
         tsc_khz: Some(1),
         tee: TeePlatform::Simulated,
+        mitigations: Mitigations::On,
     };
     let supervisor = ProcessId::of(std::process::id()).unwrap();
     PodRecord::new(name.parse().unwrap(), supervisor, "/image".into(), shape, HostData::new([1; 32]))

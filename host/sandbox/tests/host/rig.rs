@@ -59,6 +59,7 @@ impl Rig {
             cmdline: "quiet".into(),
             agent_version: "0".into(),
             kernel_release: "0".into(),
+            kernel_profile: None,
         };
         fs::write(rig.image().join(MANIFEST_FILE), serde_json::to_vec(&manifest).unwrap()).unwrap();
         let init_data = InitData {

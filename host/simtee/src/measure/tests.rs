@@ -6,8 +6,8 @@ use std::{
 };
 
 use postern_launch::{
-    Accelerator, Cpus, ImageManifest, LaunchSpec, Machine, MemoryMib, Network, PodShape, TeePlatform, Vsock,
-    Wiring, image::ImageFile,
+    Accelerator, Cpus, ImageManifest, LaunchSpec, Machine, MemoryMib, Mitigations, Network, PodShape,
+    TeePlatform, Vsock, Wiring, image::ImageFile,
 };
 
 use super::*;
@@ -22,6 +22,7 @@ fn spec(dir: &Path) -> LaunchSpec {
         cmdline: "console=ttyS0".into(),
         agent_version: "0".into(),
         kernel_release: "6.1".into(),
+        kernel_profile: None,
     };
     let shape = PodShape {
         machine: Machine::Microvm,
@@ -30,6 +31,7 @@ fn spec(dir: &Path) -> LaunchSpec {
         memory_mib: MemoryMib::new(256).unwrap(),
         tsc_khz: Some(2_000_000),
         tee: TeePlatform::Simulated,
+        mitigations: Mitigations::On,
     };
     let wiring = Wiring {
         qmp_socket: dir.join("qmp"),

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ROLE", value_parser = parse::<Role>)]
     role: Vec<Role>,
     /// Accept a risk by name
-    #[arg(long, value_name = "RISK", value_parser = only(Risk::ReplaceIdentity))]
+    #[arg(long, value_name = "RISK", value_parser = only([Risk::ReplaceIdentity]))]
     accept_risk: Vec<Risk>,
 }
 

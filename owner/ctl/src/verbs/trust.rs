@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use postern_evidence::{RootKind, TrustedRoots};
+use postern_launch::Mitigations;
 use serde_json::json;
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     door::Owner,
     exit::Exit,
     failure::{Failure, OrFail},
-    launch::{self, ShapeArgs},
+    launch::{self, OWNERS, ShapeArgs},
     output::{self, Format, FormatArg, Table},
     trust::{self, Entry, TrustStore},
 };
@@ -67,8 +68,8 @@ struct AddArgs {
     name: Option<String>,
     #[command(flatten)]
     shape: ShapeArgs,
-    /// Accept a risk by name: simulated-tee
-    #[arg(long, value_name = "RISK", value_parser = only(Risk::SimulatedTee))]
+    /// Accept a risk by name: simulated-tee, or mitigations-off with --mitigations=off
+    #[arg(long, value_name = "RISK", value_parser = only([Risk::SimulatedTee, Risk::MitigationsOff]))]
     accept_risk: Vec<Risk>,
 }
 
@@ -95,12 +96,16 @@ fn add(owner: &Owner, args: AddArgs) -> Result<(), Failure> {
         trust::add(&owner.home, &name, &Entry::SimulatedRoot { pem })?;
         return output::line(&format!("{name}: SIMULATED root, protects nothing"));
     }
-    let measurement = match &args.image_dir {
-        Some(dir) => launch::measurement(dir, &args.shape.shape()?)?.to_hex(),
-        None => args.measurement.clone().unwrap_or_default(),
+    let (measurement, mitigations) = match &args.image_dir {
+        Some(dir) => {
+            let shape = args.shape.shape()?;
+            launch::accept_mitigations(shape.mitigations, OWNERS, &args.accept_risk)?;
+            (launch::measurement(dir, &shape)?.to_hex(), Some(shape.mitigations))
+        }
+        None => (args.measurement.clone().unwrap_or_default(), None),
     };
     let name = named(format!("measurement-{}", measurement.get(..8).unwrap_or_default()));
-    trust::add(&owner.home, &name, &Entry::Measurement { measurement: measurement.clone() })?;
+    trust::add(&owner.home, &name, &Entry::Measurement { measurement: measurement.clone(), mitigations })?;
     output::line(&format!("{name}: measurement {measurement}"))
 }
 
@@ -121,7 +126,10 @@ fn list(owner: &Owner, format: Format) -> Result<(), Failure> {
         .collect();
     for named in &store.entries {
         let value = match &named.entry {
-            Entry::Measurement { measurement } => measurement.clone(),
+            Entry::Measurement { measurement, mitigations: Some(Mitigations::Off) } => {
+                format!("{measurement} (mitigations off)")
+            }
+            Entry::Measurement { measurement, .. } => measurement.clone(),
             Entry::SimulatedRoot { pem } => {
                 trust::simulated_root(&named.name, pem)?.fingerprint().to_string()
             }

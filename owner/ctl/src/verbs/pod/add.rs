@@ -36,8 +36,9 @@ pub(crate) struct Args {
     image_dir: Option<PathBuf>,
     #[command(flatten)]
     shape: ShapeArgs,
-    /// Accept a risk by name: simulated-tee lets a simulated platform of the trust store vouch for this pod
-    #[arg(long, value_name = "RISK", value_parser = only(Risk::SimulatedTee))]
+    /// Accept a risk by name: simulated-tee lets a simulated platform of the trust store vouch for this pod,
+    /// mitigations-off goes with --mitigations=off
+    #[arg(long, value_name = "RISK", value_parser = only([Risk::SimulatedTee, Risk::MitigationsOff]))]
     accept_risk: Vec<Risk>,
 }
 
@@ -50,9 +51,13 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     if init_data.pod != args.name {
         output::notice(&format!("note: the init data calls this pod {}", init_data.pod));
     }
-    let measurements = match &args.image_dir {
-        Some(dir) => vec![launch::measurement(dir, &args.shape.shape()?)?],
-        None => Vec::new(),
+    let shape = args.image_dir.is_some().then(|| args.shape.shape()).transpose()?;
+    let measurements = match (&args.image_dir, &shape) {
+        (Some(dir), Some(shape)) => {
+            launch::accept_mitigations(shape.mitigations, init_data.owners(), &args.accept_risk)?;
+            vec![launch::measurement(dir, shape)?]
+        }
+        _ => Vec::new(),
     };
     if measurements.is_empty() && TrustStore::load(&owner.home)?.measurements().is_empty() {
         return Err(Failure::usage("there is no reference value for the pod's measurement")
@@ -62,7 +67,7 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     let mut record = PodRecord::new(args.name.clone(), args.endpoint.to_string(), Origin::Added, host_data);
     record.accepts_simulated = args.accept_risk.contains(&Risk::SimulatedTee);
     record.measurements = measurements;
-    record.shape = args.image_dir.is_some().then(|| args.shape.shape()).transpose()?;
+    record.shape = shape;
     let saved = home::write_private(&dir.join("initdata.toml"), &content, Existing::Replace)
         .and_then(|()| record.save(&owner.home));
     if let Err(failure) = saved {

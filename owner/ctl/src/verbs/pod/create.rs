@@ -7,7 +7,7 @@ use std::{
 };
 
 use postern_launch::{
-    Accelerator, Cpus, EncodedInitData, Machine, PodShape, TeePlatform, expected_measurement,
+    Accelerator, Cpus, EncodedInitData, Machine, Mitigations, PodShape, TeePlatform, expected_measurement,
 };
 use postern_model::{Measurement, PodName};
 use serde_json::json;
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     #[arg(value_name = "NAME", value_parser = parse::<PodName>)]
     name: PodName,
     /// Accept a risk by name; pods on this machine are simulated-tee
-    #[arg(long, value_name = "RISK", value_parser = only(Risk::SimulatedTee))]
+    #[arg(long, value_name = "RISK", value_parser = only([Risk::SimulatedTee, Risk::MitigationsOff]))]
     accept_risk: Vec<Risk>,
     /// Memory of the VM
     #[arg(long, short, value_name = "SIZE", value_parser = human::parse_memory)]
@@ -49,6 +49,10 @@ pub(crate) struct Args {
     /// Machine type: microvm or q35; chosen by probing when left out
     #[arg(long, value_name = "MACHINE", value_parser = parse::<Machine>)]
     machine: Option<Machine>,
+    /// Whether the guest's kernel works around the CPU's leaks: on or off. Off makes the pod a single trust domain; it is
+    /// measured, shown by `pod verify` and asks for --accept-risk=mitigations-off
+    #[arg(long, value_name = "ON|OFF", value_parser = parse::<Mitigations>, default_value_t)]
+    mitigations: Mitigations,
     /// Directory of the guest image
     #[arg(long, value_name = "DIR")]
     image_dir: Option<PathBuf>,
@@ -77,6 +81,7 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     if !args.accept_risk.contains(&Risk::SimulatedTee) {
         return Err(simulated_risk("create a pod on a simulated TEE"));
     }
+    launch::accept_mitigations(args.mitigations, launch::OWNERS, &args.accept_risk)?;
     let ca = identity::load_ca(&owner.home)?;
     let host = HostProgram::find(&owner.config)?;
     let dir = PodRecord::reserve(&owner.home, &args.name)?;
@@ -197,6 +202,7 @@ async fn prepare(
         // Under KVM the guest asks its hypervisor, and nothing of it is in the command line.
         tsc_khz: probe.tsc_khz.filter(|_| probe.accelerator == Accelerator::Tcg),
         tee: TeePlatform::Simulated,
+        mitigations: args.mitigations,
     };
     let init_data = init_data::make(&args.name, owner_ca)?;
     let measurement = expected_measurement(&manifest, &shape);
@@ -278,12 +284,14 @@ fn print(args: &Args, made: &Made) -> Result<(), Failure> {
             "shape": record.shape,
             "timeline": record.timeline,
             "checks": verify::json(checks),
+            "mitigations": args.mitigations,
             "instance": record.instance,
             "owned": record.owned,
         }));
     }
     let mut text =
         format!("pod {} is up after {:.1} s\n{}", record.name, total as f64 / 1000.0, verify::lines(checks));
+    text.push_str(&verify::mitigations_line(Some(args.mitigations)));
     if args.timeline {
         for Stage { stage, millis } in &record.timeline {
             text.push_str(&format!("  {stage:<10} {:>7.2} s\n", *millis as f64 / 1000.0));

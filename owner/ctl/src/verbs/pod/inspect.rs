@@ -66,6 +66,7 @@ fn known(record: &PodRecord) -> Value {
         "accelerator": record.shape.map(|shape| shape.accelerator),
         "cpus": record.shape.map(|shape| shape.cpus),
         "memory_mib": record.shape.map(|shape| shape.memory_mib),
+        "mitigations": record.shape.map(|shape| shape.mitigations),
         "tsc_khz": record.shape.and_then(|shape| shape.tsc_khz),
         "measurements": record.measurements.iter().map(postern_model::Measurement::to_hex).collect::<Vec<_>>(),
         "host_data": record.host_data.to_hex(),

@@ -1,6 +1,7 @@
 //! `postern pod verify`: every check by its name, and an exit code that says which one failed.
 
 use postern_evidence::{Check, RootKind};
+use postern_launch::Mitigations;
 use postern_model::PodName;
 use postern_tunnel::{Attested, client::CheckFailure};
 use serde_json::json;
@@ -13,6 +14,7 @@ use crate::{
     output::{self, Format, FormatArg, mark},
     record::PodRecord,
     text,
+    trust::TrustStore,
 };
 
 #[derive(Debug, clap::Args)]
@@ -45,9 +47,10 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
         Ok(verified) => {
             let results = passed(&verified.attested);
             let simulated = verified.attested.root_kind() == RootKind::Simulated;
+            let mitigations = proven_mitigations(owner, &record, &verified.attested)?;
             let mut session = Session::begin(record, verified.stream, verified.attested).await?;
             session.pin(owner)?;
-            print(&args.pod, &results, Some(simulated), args.output.format)?;
+            print(&args.pod, &results, Some(Verdict { simulated, mitigations }), args.output.format)?;
             Ok(Exit::Done)
         }
         Err(error) => {
@@ -57,6 +60,29 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
             Err(Failure::new(Exit::Check(check), format!("pod {} is not verified", args.pod))
                 .caused_by(format!("{check} failed"))
                 .hint(hint(check, args.pod.as_str())))
+        }
+    }
+}
+
+/// What is known of a pod once every check has passed.
+#[derive(Debug, Clone, Copy)]
+struct Verdict {
+    simulated: bool,
+    mitigations: Option<Mitigations>,
+}
+
+/// What the measurement, which has passed, says of the pod's mitigations: they are in the command line. `None` when the
+/// reference value was given as digits, which say nothing of what they are a digest of.
+fn proven_mitigations(
+    owner: &Owner,
+    record: &PodRecord,
+    attested: &Attested,
+) -> Result<Option<Mitigations>, Failure> {
+    match (record.measurements.is_empty(), record.shape) {
+        (false, Some(shape)) => Ok(Some(shape.mitigations)),
+        _ => {
+            let measurement = attested.appraisal().report().measurement;
+            Ok(TrustStore::load(&owner.home)?.mitigations(&measurement))
         }
     }
 }
@@ -141,18 +167,34 @@ pub(super) fn lines(results: &[CheckResult]) -> String {
     out
 }
 
+/// A line for people; it is no check, it says what the measurement has shown.
+pub(super) fn mitigations_line(mitigations: Option<Mitigations>) -> String {
+    let (mark, says) = match mitigations {
+        Some(Mitigations::On) => (mark(true), "on"),
+        Some(Mitigations::Off) => (
+            "!",
+            "OFF, in the measured command line: processes of this pod can read each other through the CPU",
+        ),
+        None => ("-", "not known: the reference value was given as digits"),
+    };
+    format!("  {mark} {:<16} {says}\n", "mitigations")
+}
+
 fn print(
     pod: &PodName,
     results: &[CheckResult],
-    simulated: Option<bool>,
+    verdict: Option<Verdict>,
     format: Format,
 ) -> Result<(), Failure> {
-    let verified = simulated.is_some();
+    let verified = verdict.is_some();
+    let simulated = verdict.map(|verdict| verdict.simulated);
+    let mitigations = verdict.map(|verdict| verdict.mitigations);
     if format == Format::Json {
         return output::json(&json!({
             "pod": pod,
             "verified": verified,
             "simulated": simulated,
+            "mitigations": mitigations,
             "checks": json(results),
         }));
     }
@@ -163,7 +205,8 @@ fn print(
         Some(false) => format!("pod {pod} is verified\n"),
         None => String::new(),
     };
-    output::print(&format!("{}{end}", lines(results)))
+    let mitigations = mitigations.map(mitigations_line).unwrap_or_default();
+    output::print(&format!("{}{mitigations}{end}", lines(results)))
 }
 
 #[cfg(test)]
