@@ -21,6 +21,8 @@ use crate::{
 };
 
 const KERNEL_FILE: &str = "vmlinuz";
+/// The resolved configuration of a kernel that was specialised to a profile.
+pub const KERNEL_CONFIG_FILE: &str = "kernel.config";
 const INITRAMFS_FILE: &str = "initramfs.cpio.zst";
 
 /// The measured command line that every launch shares. In words: the console, quiet until the agent says otherwise; a
@@ -156,6 +158,10 @@ pub fn build(agent: &Agent, kernel: &Kernel, directory: &Path) -> Result<Image, 
     write(directory, KERNEL_FILE, &kernel.image)?;
     write(directory, INITRAMFS_FILE, &initramfs)?;
     write(directory, LOCK_FILE, &json(&lock)?)?;
+    match &kernel.specialised {
+        Some(specialised) => write(directory, KERNEL_CONFIG_FILE, &specialised.config)?,
+        None => remove(&directory.join(KERNEL_CONFIG_FILE))?,
+    }
     let manifest = ImageManifest {
         format: FORMAT,
         kernel: ImageFile::describe(directory, KERNEL_FILE)?,
@@ -163,7 +169,7 @@ pub fn build(agent: &Agent, kernel: &Kernel, directory: &Path) -> Result<Image, 
         cmdline: CMDLINE.into(),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         kernel_release: kernel.release.clone(),
-        kernel_profile: None,
+        kernel_profile: kernel.specialised.as_ref().map(|specialised| specialised.profile.clone()),
     };
     write(directory, MANIFEST_FILE, &json(&manifest)?)?;
     Ok(Image { manifest, lock })

@@ -19,10 +19,20 @@ pub struct Kernel {
     pub image: Vec<u8>,
     /// Its `lib/modules/RELEASE`; without one it has everything built in.
     pub modules: Option<PathBuf>,
+    /// What it was specialised to; none for a kernel of a distribution or of somebody else.
+    pub specialised: Option<Specialised>,
     /// Where it came from; empty for files that were given.
     pub packages: Vec<Package>,
     /// Keeps what was unpacked until the image is built.
     _unpacked: Option<tempfile::TempDir>,
+}
+
+/// A kernel of ours: built from a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Specialised {
+    pub profile: String,
+    /// The resolved configuration.
+    pub config: Vec<u8>,
 }
 
 /// Files that are not the kernel of an image.
@@ -44,7 +54,7 @@ impl Kernel {
         let bytes = read(image)?;
         let release = release(&bytes).ok_or_else(|| KernelError::NotAKernel(image.into()))?;
         let modules = modules.map(Path::to_path_buf);
-        Ok(Self { release, image: bytes, modules, packages: Vec::new(), _unpacked: None })
+        Ok(Self { release, image: bytes, modules, specialised: None, packages: Vec::new(), _unpacked: None })
     }
 
     /// The kernel in the tree that packages were unpacked into.
