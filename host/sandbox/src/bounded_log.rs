@@ -3,12 +3,17 @@
 
 use std::{
     collections::VecDeque,
-    fs::{File, OpenOptions},
+    ffi::OsString,
+    fs::File,
     io::Write,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use rustix::{
+    fd::OwnedFd,
+    fs::{Mode, OFlags, openat, renameat},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     sync::watch,
@@ -22,7 +27,9 @@ const TAIL: usize = 8 << 10;
 /// A log that is still to be written.
 #[derive(Debug)]
 pub struct BoundedLog {
-    path: PathBuf,
+    /// Held open, because a directory may be renamed while its logs are written: a shell's becomes a pod's.
+    directory: Option<OwnedFd>,
+    name: OsString,
     file: Option<File>,
     written: u64,
     tail: Tail,
@@ -41,7 +48,10 @@ impl BoundedLog {
     pub fn new(path: PathBuf) -> Self {
         let (changes, seen) = watch::channel(Progress::default());
         let tail = Tail { bytes: Arc::default(), seen };
-        Self { path, file: None, written: 0, tail, changes }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = path.parent().and_then(|parent| rustix::fs::open(parent, flags, Mode::empty()).ok());
+        let name = path.file_name().unwrap_or_default().to_owned();
+        Self { directory, name, file: None, written: 0, tail, changes }
     }
 
     pub fn tail(&self) -> Tail {
@@ -76,12 +86,14 @@ impl BoundedLog {
     }
 
     fn rotate(&mut self) {
+        let Some(directory) = &self.directory else { return };
         if self.file.take().is_some() {
-            let mut old = self.path.clone().into_os_string();
+            let mut old = self.name.clone();
             old.push(".1");
-            let _ = std::fs::rename(&self.path, old);
+            let _ = renameat(directory, &self.name, directory, &old);
         }
-        self.file = OpenOptions::new().create(true).write(true).truncate(true).open(&self.path).ok();
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
+        self.file = openat(directory, &self.name, flags, Mode::from_raw_mode(0o600)).ok().map(File::from);
         self.written = 0;
     }
 }
@@ -156,6 +168,17 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
         assert_eq!(tail.last_lines(1), ["last line"]);
         assert!(tail.text().len() <= TAIL);
+    }
+
+    #[tokio::test]
+    async fn a_log_follows_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (dir.path().join("shell"), dir.path().join("pod"));
+        std::fs::create_dir(&old).unwrap();
+        let log = BoundedLog::new(old.join("console.log"));
+        std::fs::rename(&old, &new).unwrap();
+        log.copy(&b"words\n"[..]).await;
+        assert_eq!(std::fs::read_to_string(new.join("console.log")).unwrap(), "words\n");
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fmt, io,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -153,6 +153,11 @@ impl Managed {
     /// True once it has ended.
     pub fn has_ended(&self) -> bool {
         self.ended.borrow().is_some()
+    }
+
+    /// The program it runs, as the kernel names it: of one that was replaced or removed it says that it is "(deleted)".
+    pub fn program(&self) -> Option<PathBuf> {
+        std::fs::read_link(format!("/proc/{}/exe", self.id.pid)).ok().filter(|_| !self.has_ended())
     }
 
     /// Kills it and waits until it is gone.

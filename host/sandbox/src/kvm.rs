@@ -21,7 +21,7 @@ use crate::{
     probe::kernel_release,
     progress::{Listener, Report},
     state::{Home, write_json},
-    supervisor::{self, Plan, Stop, VsockChoice},
+    supervisor::{self, Plan, Stop, TenantPlan, VmPlan, VsockChoice},
     tools::Tools,
 };
 
@@ -164,16 +164,15 @@ fn plan(scratch: &Path, image: &Path, tools: &Tools) -> Result<Plan, Box<dyn std
         mode: Mode::Direct,
     };
     fs::write(&init_data, encode(&nobodys).device())?;
-    Ok(Plan {
-        name: PodName::new("kvm-probe")?,
+    let tenant = TenantPlan { name: PodName::new("kvm-probe")?, init_data, deadline: DEADLINE };
+    let vm = VmPlan {
         image_dir: image.to_owned(),
-        init_data,
         shape: shape()?,
         listen: std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0),
         vsock: VsockChoice::Auto,
         tools: tools.clone(),
-        deadline: DEADLINE,
-    })
+    };
+    Ok(Plan { vm, tenant })
 }
 
 fn shape() -> Result<PodShape, ShapeError> {

@@ -46,6 +46,7 @@ outcomes! {
     PodRunning = 12, "pod-running", "the pod is still running";
     GuestRefused = 13, "guest-refused", "the guest answered and refused to be set up";
     Tee = 14, "tee", "the simulated TEE platform failed";
+    GuestPanicked = 15, "guest-panicked", "the guest's kernel panicked while booting";
     Interrupted = 130, "interrupted", "interrupted; what had been started was taken down";
 }
 

@@ -1,26 +1,73 @@
 //! What this host can offer a pod: measured or looked up, never assumed.
 
-use std::{path::Path, time::Instant};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use crate::sys;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    state::{Home, write_json},
+    sys,
+};
 
 /// How long the time stamp counter is watched, and how often.
-const WINDOW_MILLIS: u64 = 30;
+const WINDOW: Duration = Duration::from_millis(30);
 const ATTEMPTS: usize = 3;
+/// How long it is watched to see whether what is remembered still holds, and how far off it may be: three times what so
+/// short a look can be wrong by.
+const GLANCE: Duration = Duration::from_millis(3);
+const TOLERANCE_PPM: u64 = 300;
 
-/// The frequency of this machine's time stamp counter in kHz, against the system's monotonic clock.
-pub fn tsc_khz() -> u32 {
+/// The remembered answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remembered {
+    boot_id: String,
+    khz: u32,
+}
+
+/// The frequency of this machine's time stamp counter in kHz, the same for all pods of this boot of the machine: it is part
+/// of what is measured, and two readings are never quite the same.
+pub fn tsc_khz(home: &Home) -> u32 {
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let boot_id = boot_id.trim();
+    let remembered = fs::read(home.tsc_answer()).ok();
+    let remembered = remembered.and_then(|bytes| serde_json::from_slice::<Remembered>(&bytes).ok());
+    if let Some(Remembered { khz, .. }) = remembered.filter(|answer| answer.boot_id == boot_id)
+        && (0..ATTEMPTS).any(|_| is_near(khz, sample(GLANCE).1))
+    {
+        return khz;
+    }
+    let khz = measured_tsc_khz();
+    let answer = Remembered { boot_id: boot_id.to_owned(), khz };
+    if let Err(error) = home.prepare().and_then(|()| write_json(&home.tsc_answer(), &answer)) {
+        tracing::warn!(%error, "the frequency of the time stamp counter could not be remembered");
+    }
+    khz
+}
+
+fn is_near(khz: u32, other: u32) -> bool {
+    u64::from(khz.abs_diff(other)) * 1_000_000 <= u64::from(khz) * TOLERANCE_PPM
+}
+
+/// The frequency of the time stamp counter against the system's monotonic clock, as it is now.
+fn measured_tsc_khz() -> u32 {
     // Being descheduled between the two readings at either end makes a sample wrong; the one with the narrowest ends
     // is the one to believe.
-    let sample = || {
-        let (first, first_width) = bracket();
-        std::thread::sleep(std::time::Duration::from_millis(WINDOW_MILLIS));
-        let (last, last_width) = bracket();
-        let nanos = last.1.duration_since(first.1).as_nanos().max(1);
-        let khz = u128::from(last.0.wrapping_sub(first.0)) * 1_000_000 / nanos;
-        (first_width + last_width, u32::try_from(khz).unwrap_or(u32::MAX))
-    };
-    (0..ATTEMPTS).map(|_| sample()).min_by_key(|(width, _)| *width).map_or(0, |(_, khz)| khz)
+    (0..ATTEMPTS).map(|_| sample(WINDOW)).min_by_key(|(width, _)| *width).map_or(0, |(_, khz)| khz)
+}
+
+/// One look, and by how many ticks its ends are uncertain.
+fn sample(window: Duration) -> (u64, u32) {
+    let (first, first_width) = bracket();
+    std::thread::sleep(window);
+    let (last, last_width) = bracket();
+    let nanos = last.1.duration_since(first.1).as_nanos().max(1);
+    let khz = u128::from(last.0.wrapping_sub(first.0)) * 1_000_000 / nanos;
+    (first_width + last_width, u32::try_from(khz).unwrap_or(u32::MAX))
 }
 
 /// Counter and clock read at the same time, and by how many ticks "the same time" is wide.
@@ -53,7 +100,26 @@ mod tests {
 
     #[test]
     fn the_counter_runs_at_a_processors_frequency() {
-        let khz = tsc_khz();
+        let khz = measured_tsc_khz();
         assert!((500_000..10_000_000).contains(&khz), "{khz}");
+    }
+
+    #[test]
+    fn what_is_remembered_holds_for_this_boot_and_while_it_is_true() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        let khz = tsc_khz(&home);
+        assert_eq!(tsc_khz(&home), khz);
+        let read = || serde_json::from_slice::<Remembered>(&fs::read(home.tsc_answer()).unwrap()).unwrap();
+        let honest = read();
+        let wrong = [
+            Remembered { khz: khz / 2, ..honest.clone() },
+            Remembered { boot_id: "another".into(), ..honest.clone() },
+        ];
+        for wrong in wrong {
+            write_json(&home.tsc_answer(), &wrong).unwrap();
+            assert!(is_near(khz, tsc_khz(&home)));
+            assert_eq!(read().boot_id, honest.boot_id);
+        }
     }
 }

@@ -4,19 +4,22 @@
 //! ROOT/lock                 held while a pod is created or removed
 //! ROOT/simulated-snp/       the simulated platform's keys and root
 //! ROOT/kvm.json             whether a guest has booted under KVM here
+//! ROOT/tsc.json             the frequency of the time stamp counter, for this boot of the machine
 //! ROOT/pods/NAME/lock       held by the pod's supervisor for its life: whoever gets it knows that the supervisor is gone
 //! ROOT/pods/NAME/state.json written atomically
 //! ROOT/pods/NAME/*          sockets, init data, logs
+//! ROOT/shells/              VMs that are nobody's yet: see `shell`
 //! ```
 
 mod record;
+mod shell;
 
 use std::{
     env,
     ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -28,7 +31,11 @@ use rustix::{
 };
 use serde::Serialize;
 
-pub use self::record::{ChildRecord, PodRecord, PodStatus};
+pub(crate) use self::shell::random_number;
+pub use self::{
+    record::{ChildRecord, PodRecord, PodStatus},
+    shell::{LockedShell, Shell, ShellRecord, ShellStatus},
+};
 
 /// How long another command may hold the lock on all pods.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -110,6 +117,10 @@ impl Home {
 
     pub(crate) fn kvm_answer(&self) -> PathBuf {
         self.root.join("kvm.json")
+    }
+
+    pub(crate) fn tsc_answer(&self) -> PathBuf {
+        self.root.join("tsc.json")
     }
 
     fn pods(&self) -> PathBuf {
@@ -236,6 +247,33 @@ fn lock_file(path: &Path, operation: FlockOperation) -> Result<Option<File>, Sta
     }
 }
 
+/// Whether a supervisor holds the lock. Looks through a shared one, so that those who look do not see each other.
+fn is_supervised(lock: &Path) -> Result<bool, StateError> {
+    Ok(lock_file(lock, FlockOperation::NonBlockingLockShared)?.is_none())
+}
+
+fn end_processes(children: &[ChildRecord], directory: &Path) -> Result<(), StateError> {
+    for child in children {
+        let ended = child.process.open().and_then(|running| match running {
+            Some(running) => {
+                running.signal(rustix::process::Signal::KILL)?;
+                running.wait(Duration::from_secs(10)).map(drop)
+            }
+            None => Ok(()),
+        });
+        ended.map_err(StateError::io("end the processes of", directory))?;
+    }
+    Ok(())
+}
+
+/// A directory in which a supervisor runs programs: a pod's, or a shell's that will be one.
+pub(crate) trait Place {
+    fn directory(&self) -> &Path;
+
+    /// Writes down a program that runs here, before anything depends on it.
+    fn remember(&mut self, child: ChildRecord) -> Result<(), StateError>;
+}
+
 /// A pod's directory, looked at from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
@@ -260,12 +298,6 @@ impl Pod {
         self.directory.join("state.json")
     }
 
-    /// Whether a supervisor holds the lock. Looks through a shared one, so that those who look do not see each other.
-    fn is_supervised(&self) -> Result<bool, StateError> {
-        let lock = lock_file(&self.lock_path(), FlockOperation::NonBlockingLockShared)?;
-        Ok(lock.is_none())
-    }
-
     pub fn record(&self) -> Result<PodRecord, StateError> {
         let path = self.record_path();
         let bytes = fs::read(&path).map_err(StateError::io("read", &path))?;
@@ -273,7 +305,7 @@ impl Pod {
     }
 
     pub fn status(&self) -> Result<PodStatus, StateError> {
-        let supervised = self.is_supervised()?;
+        let supervised = is_supervised(&self.lock_path())?;
         Ok(match (self.record().map(|record| record.status), supervised) {
             (Ok(PodStatus::Ended), _) => PodStatus::Ended,
             (Ok(status), true) => status,
@@ -286,16 +318,7 @@ impl Pod {
     /// unless something kept them from it.
     fn end_leftovers(&self) -> Result<(), StateError> {
         let Ok(record) = self.record() else { return Ok(()) };
-        for child in &record.children {
-            let ended = child.process.open().and_then(|running| match running {
-                Some(running) => {
-                    running.signal(rustix::process::Signal::KILL)?;
-                    running.wait(Duration::from_secs(10)).map(drop)
-                }
-                None => Ok(()),
-            });
-            ended.map_err(StateError::io("end the processes of", &self.directory))?;
-        }
+        end_processes(&record.children, &self.directory)?;
         self.remove_sockets()
     }
 
@@ -336,6 +359,13 @@ impl LockedPod {
         write_private(&self.path(file), contents)
     }
 
+    /// Writes to the start of a file that is there, which keeps its length and its identity: a program has it open.
+    pub fn fill(&self, file: &str, contents: &[u8]) -> Result<(), StateError> {
+        let path = self.path(file);
+        let opened = OpenOptions::new().write(true).open(&path);
+        opened.and_then(|file| file.write_all_at(contents, 0)).map_err(StateError::io("write", &path))
+    }
+
     /// Writes `state.json`, whole or not at all.
     pub fn save(&self) -> Result<(), StateError> {
         write_json(&self.pod.record_path(), &self.record)
@@ -357,6 +387,24 @@ impl LockedPod {
     pub fn remove(self) -> Result<(), StateError> {
         fs::remove_dir_all(&self.pod.directory).map_err(StateError::io("remove", &self.pod.directory))
     }
+}
+
+impl Place for LockedPod {
+    fn directory(&self) -> &Path {
+        &self.pod.directory
+    }
+
+    fn remember(&mut self, child: ChildRecord) -> Result<(), StateError> {
+        self.record.children.push(child);
+        self.save()
+    }
+}
+
+/// Makes a file of zeros that only this user can read, and that takes no space until it is written to.
+pub(crate) fn make_empty(path: &Path, length: u64) -> Result<(), StateError> {
+    let mut options = OpenOptions::new();
+    let file = options.create_new(true).write(true).mode(0o600).open(path);
+    file.and_then(|file| file.set_len(length)).map_err(StateError::io("create", path))
 }
 
 /// Writes `value` to `path`, whole or not at all.

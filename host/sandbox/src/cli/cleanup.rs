@@ -1,13 +1,18 @@
 //! `cleanup`: remove what crashed supervisors have left behind.
 
 use clap::Args;
-use postern_sandbox::{Home, state::PodStatus};
+use postern_sandbox::{
+    Home,
+    state::{PodStatus, ShellStatus},
+};
 
 use super::{Failure, Output, print, print_json};
 
-/// Remove what is left of pods whose supervisor has crashed
+/// Remove what is left of pods and shells whose supervisor has crashed
 #[derive(Debug, Args)]
-#[command(after_help = "Running pods, and ended ones that `rm` has not removed, are left alone.")]
+#[command(
+    after_help = "Running pods, shells of a running pool, and ended pods that `rm` has not removed, are left alone."
+)]
 pub(super) struct Arguments {
     /// How the result is printed
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -20,6 +25,11 @@ pub(super) fn run(home: &Home, arguments: &Arguments) -> Result<(), Failure> {
         if pod.status()? == PodStatus::Crashed {
             home.remove(pod.name())?;
             removed.push(pod.name().clone());
+        }
+    }
+    for shell in home.shells()? {
+        if shell.status()? == Some(ShellStatus::Crashed) && shell.remove_if_crashed(home)? {
+            removed.push(shell.name().clone());
         }
     }
     match arguments.output {

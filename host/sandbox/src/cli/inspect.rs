@@ -4,7 +4,11 @@ use std::fmt::Write;
 
 use clap::Args;
 use postern_model::PodName;
-use postern_sandbox::{Home, state::Pod, supervisor::CONSOLE_LOG};
+use postern_sandbox::{
+    Home,
+    state::{Pod, Shell, ShellStatus},
+    supervisor::CONSOLE_LOG,
+};
 use serde_json::{Value, json};
 
 use super::{Failure, Output, print, print_json};
@@ -41,6 +45,18 @@ pub(super) fn describe(pod: &Pod) -> Result<Value, Failure> {
     description["status"] = json!(pod.status()?);
     description["directory"] = json!(pod.directory().display().to_string());
     description["console"] = json!(pod.directory().join(CONSOLE_LOG).display().to_string());
+    Ok(description)
+}
+
+/// The same of a shell, which is listed beside the pods.
+pub(super) fn describe_shell(shell: &Shell, status: ShellStatus) -> Result<Value, Failure> {
+    let mut description = match shell.record() {
+        Ok(record) => serde_json::to_value(record)
+            .map_err(|error| Failure::internal("cannot describe the shell", &error))?,
+        Err(error) => json!({ "name": shell.name(), "damage": error.to_string() }),
+    };
+    description["status"] = json!(status);
+    description["directory"] = json!(shell.directory().display().to_string());
     Ok(description)
 }
 

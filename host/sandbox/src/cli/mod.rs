@@ -5,9 +5,11 @@ mod completion;
 mod failure;
 mod inspect;
 mod ls;
+mod pool;
 mod probe;
 mod rm;
 mod run;
+mod shell;
 mod start;
 mod start_args;
 mod stop;
@@ -38,6 +40,8 @@ enum Command {
     Probe(probe::Arguments),
     Start(start_args::Arguments),
     Run(run::Arguments),
+    Pool(pool::Arguments),
+    Shell(shell::Arguments),
     Stop(stop::Arguments),
     Ls(ls::Arguments),
     Inspect(inspect::Arguments),
@@ -78,6 +82,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Probe(arguments) => probe::run(&home, arguments).await,
         Command::Start(arguments) => start::run(&home, arguments).await,
         Command::Run(arguments) => run::run(&home, arguments).await,
+        Command::Pool(arguments) => pool::run(&home, arguments).await,
+        Command::Shell(arguments) => shell::run(&home, arguments).await,
         Command::Stop(arguments) => stop::run(&home, arguments),
         Command::Ls(arguments) => ls::run(&home, &arguments),
         Command::Inspect(arguments) => inspect::run(&home, &arguments),

@@ -62,7 +62,7 @@ pub(super) async fn run(home: &Home, arguments: Arguments) -> Result<(), Failure
     let offer = Offer {
         accelerator: kvm.accelerator().to_string(),
         accelerator_reason: kvm.reason().to_owned(),
-        tsc_khz: probe::tsc_khz(),
+        tsc_khz: probe::tsc_khz(home),
         vsock,
         machine: Machine::Microvm.to_string(),
         qemu_version,

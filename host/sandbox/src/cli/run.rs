@@ -1,6 +1,10 @@
 //! `run`: a pod's supervisor, in the foreground unless `start` detached it.
 
-use std::{fs::OpenOptions, io, path::PathBuf};
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    path::PathBuf,
+};
 
 use clap::Args;
 use postern_sandbox::{
@@ -16,6 +20,9 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, Output, start_args};
+
+/// Of a supervisor that has no terminal.
+pub(super) const SUPERVISOR_LOG: &str = "supervisor.log";
 
 /// Start a pod in the foreground and stay with it until it ends
 #[derive(Debug, Args)]
@@ -63,8 +70,8 @@ fn detach(parent: i32) -> Result<(), Failure> {
 
 async fn supervise(home: &Home, arguments: &Arguments, progress: &mut Progress) -> Result<String, Failure> {
     let plan = arguments.start.plan(home).await?;
-    let log = || home.root().join("pods").join(plan.name.as_str()).join("supervisor.log");
-    init_log(progress.detached.then(log));
+    let log = || home.root().join("pods").join(plan.tenant.name.as_str()).join(SUPERVISOR_LOG);
+    init_log(if progress.detached { Log::At(log()) } else { Log::Stderr });
     let stop = stop_on_signals()?;
     Ok(supervisor::run(home, plan, progress, stop).await?)
 }
@@ -84,15 +91,20 @@ impl Listener for Progress {
         }
         self.lines.report(report)?;
         if last {
-            let null = OpenOptions::new().write(true).open("/dev/null")?;
-            rustix::stdio::dup2_stdout(&null)?;
+            let_go_of_stdout()?;
         }
         Ok(())
     }
 }
 
+/// What was started by somebody goes on without them.
+pub(super) fn let_go_of_stdout() -> io::Result<()> {
+    let null = OpenOptions::new().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdout(&null)?)
+}
+
 /// The first signal ends the pod gracefully, the second at once; SIGQUIT at once.
-fn stop_on_signals() -> Result<watch::Receiver<Stop>, Failure> {
+pub(super) fn stop_on_signals() -> Result<watch::Receiver<Stop>, Failure> {
     let listen = |kind| signal(kind).map_err(|error| Failure::internal("cannot listen to signals", &error));
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
@@ -118,21 +130,29 @@ fn stop_on_signals() -> Result<watch::Receiver<Stop>, Failure> {
     Ok(receiver)
 }
 
-/// Logs to `file`, which can only be written once the pod's directory is there, or to standard error.
-fn init_log(file: Option<PathBuf>) {
-    let filter = EnvFilter::try_from_env("POSTERN_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,postern_sandbox=info"));
-    let filter = match file {
-        Some(_) => filter,
-        None => EnvFilter::try_from_env("POSTERN_LOG").unwrap_or_else(|_| EnvFilter::new("warn")),
+/// Where a supervisor logs.
+pub(super) enum Log {
+    Stderr,
+    /// A file that can only be written once the pod's directory is there.
+    At(PathBuf),
+    File(fs::File),
+}
+
+pub(super) fn init_log(log: Log) {
+    let default = match log {
+        Log::Stderr => "warn",
+        Log::At(_) | Log::File(_) => "warn,postern_sandbox=info",
     };
+    let filter = EnvFilter::try_from_env("POSTERN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let writer = move || -> Box<dyn io::Write> {
-        match &file {
-            None => Box::new(io::stderr()),
-            Some(path) => match OpenOptions::new().create(true).append(true).open(path) {
-                Ok(file) => Box::new(file),
-                Err(_) => Box::new(io::sink()),
-            },
+        let file = match &log {
+            Log::Stderr => return Box::new(io::stderr()),
+            Log::At(path) => OpenOptions::new().create(true).append(true).open(path),
+            Log::File(file) => file.try_clone(),
+        };
+        match file {
+            Ok(file) => Box::new(file),
+            Err(_) => Box::new(io::sink()),
         }
     };
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);

@@ -1,4 +1,4 @@
-//! `start`: a supervisor in the background, followed until the pod is ready or the start has failed.
+//! `start`: a shell of a pool that fits, or else a supervisor of its own, followed until the pod is ready or has failed.
 
 use std::{
     env,
@@ -11,11 +11,12 @@ use postern_sandbox::{
     Home, Outcome,
     process::ProcessId,
     progress::{Lines, Listener, Report},
+    supervisor::shell,
 };
 use rustix::process::Signal;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+    io::{AsyncBufRead, AsyncBufReadExt, BufReader},
+    process::Command,
     signal::unix::{SignalKind, signal},
 };
 
@@ -42,6 +43,14 @@ async fn start(
     lines: &mut Lines<io::Stdout>,
 ) -> Result<(), Failure> {
     let plan = arguments.plan(home).await?;
+    let at_most = plan.tenant.deadline + MARGIN;
+    let claimed = match arguments.no_pool {
+        true => None,
+        false => shell::claim(home, &plan).await?,
+    };
+    if let Some(claimed) = claimed {
+        return until_ready(claimed.progress, claimed.supervisor, lines, at_most).await;
+    }
     let unexpected = |error: io::Error| Failure::internal("cannot start the pod's supervisor", &error);
     let mut supervisor = Command::new(env::current_exe().map_err(unexpected)?)
         .arg("--state")
@@ -54,15 +63,26 @@ async fn start(
         .stderr(Stdio::null())
         .spawn()
         .map_err(unexpected)?;
+    let id = supervisor.id().ok_or_else(|| unexpected(io::ErrorKind::NotFound.into()))?;
+    let process = ProcessId::of(id).map_err(unexpected)?;
+    let stdout = supervisor.stdout.take().ok_or_else(|| unexpected(io::ErrorKind::BrokenPipe.into()))?;
+    until_ready(BufReader::new(stdout), process, lines, at_most).await
+}
+
+/// Passes progress on until the pod is ready; if it does not come to that, `supervisor` ends and all of the pod with it.
+async fn until_ready(
+    progress: impl AsyncBufRead + Unpin,
+    supervisor: ProcessId,
+    lines: &mut Lines<io::Stdout>,
+    at_most: Duration,
+) -> Result<(), Failure> {
     let followed = tokio::select! {
-        followed = follow(&mut supervisor, lines) => followed,
+        followed = follow(progress, lines) => followed,
         () = interrupted() => Err(Failure::new(Outcome::Interrupted, &Interrupted, None)),
-        () = tokio::time::sleep(plan.deadline + MARGIN) => {
-            Err(Failure::new(Outcome::Internal, &SupervisorSilent, None))
-        }
+        () = tokio::time::sleep(at_most) => Err(Failure::new(Outcome::Internal, &SupervisorSilent, None)),
     };
     if followed.is_err() {
-        take_down(&mut supervisor).await;
+        take_down(supervisor);
     }
     followed
 }
@@ -75,11 +95,9 @@ struct Interrupted;
 #[error("the pod's supervisor ended, or went silent, without saying why")]
 struct SupervisorSilent;
 
-/// Passes progress on until the pod is ready.
-async fn follow<W: Write>(supervisor: &mut Child, lines: &mut Lines<W>) -> Result<(), Failure> {
+async fn follow<W: Write>(progress: impl AsyncBufRead + Unpin, lines: &mut Lines<W>) -> Result<(), Failure> {
     let silent = || Failure::new(Outcome::Internal, &SupervisorSilent, None);
-    let stdout = supervisor.stdout.take().ok_or_else(silent)?;
-    let mut reports = BufReader::new(stdout).lines();
+    let mut reports = progress.lines();
     while let Ok(Some(line)) = reports.next_line().await {
         let Ok(report) = serde_json::from_str(&line) else { return Err(silent()) };
         if let Report::Failed { exit, message, causes, hint, .. } = report {
@@ -111,12 +129,11 @@ async fn interrupted() {
 }
 
 /// Sees to it that the supervisor has ended, and everything with it.
-async fn take_down(supervisor: &mut Child) {
-    let running = supervisor.id().and_then(|pid| ProcessId::of(pid).ok()).map(ProcessId::open);
-    if let Some(Ok(Some(running))) = running {
+fn take_down(supervisor: ProcessId) {
+    if let Ok(Some(running)) = supervisor.open() {
         let _ = running.signal(Signal::TERM);
-    }
-    if tokio::time::timeout(TAKE_DOWN, supervisor.wait()).await.is_err() {
-        let _ = supervisor.kill().await;
+        if !running.wait(TAKE_DOWN).unwrap_or(false) {
+            let _ = running.signal(Signal::KILL);
+        }
     }
 }

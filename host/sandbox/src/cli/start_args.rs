@@ -1,4 +1,4 @@
-//! What `start` and `run` are told, and the working plan it becomes.
+//! What `start`, `run` and `pool` are told, and the working plan it becomes.
 
 use std::{
     ffi::OsString,
@@ -12,7 +12,7 @@ use postern_launch::{Accelerator, Cpus, Machine, MemoryMib, Mitigations, PodShap
 use postern_model::PodName;
 use postern_sandbox::{
     Home, kvm, probe,
-    supervisor::{Plan, VsockChoice},
+    supervisor::{Plan, TenantPlan, VmPlan, VsockChoice},
     tools::{Tools, qemu_version},
 };
 
@@ -29,12 +29,29 @@ use super::{Failure, Output};
 pub(crate) struct Arguments {
     /// Name of the new pod
     name: PodName,
-    /// Directory with the guest image (image.json and its files)
-    #[arg(long, value_name = "DIR")]
-    image: PathBuf,
     /// The owner's init data, as a device image or as text
     #[arg(long, value_name = "FILE")]
     init_data: PathBuf,
+    #[command(flatten)]
+    vm: VmArguments,
+    /// How long the guest may take to answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    deadline: u64,
+    /// Never take a VM that `postern-host pool` keeps ready
+    #[arg(long)]
+    pub(super) no_pool: bool,
+    /// How progress is printed
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(super) output: Output,
+}
+
+/// A VM, whoever's it will be.
+#[derive(Debug, Clone, Args)]
+#[group(id = "vm")]
+pub(super) struct VmArguments {
+    /// Directory with the guest image (image.json and its files)
+    #[arg(long, value_name = "DIR")]
+    image: PathBuf,
     /// Platform that signs the guest's evidence. `simulated` protects nothing
     #[arg(long, value_name = "PLATFORM")]
     tee: TeePlatform,
@@ -50,7 +67,7 @@ pub(crate) struct Arguments {
     /// Memory in MiB
     #[arg(long, value_name = "MIB", default_value = "512")]
     memory: MemoryMib,
-    /// Frequency of the time stamp counter, for TCG; part of the measurement [default: measured now]
+    /// Frequency of the time stamp counter, for TCG; part of the measurement [default: measured, once per boot of this host]
     #[arg(long, value_name = "KHZ", value_parser = clap::value_parser!(u32).range(100_000..))]
     tsc_khz: Option<u32>,
     /// Whether the guest's kernel works around the CPU's leaks: on or off; part of the measurement, the owner's choice
@@ -62,18 +79,12 @@ pub(crate) struct Arguments {
     /// Device for the guest's vsock
     #[arg(long, value_enum, default_value_t = Vsock::Auto)]
     vsock: Vsock,
-    /// How long the guest may take to answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    deadline: u64,
     /// QEMU to use [default: qemu-system-x86_64 in PATH]
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
     /// vhost-device-vsock to use [default: beside this program, in its libexec, in PATH]
     #[arg(long, value_name = "PATH")]
     vsock_helper: Option<PathBuf>,
-    /// How progress is printed
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    pub(super) output: Output,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -105,6 +116,15 @@ fn parse_listen(text: &str) -> Result<SocketAddrV4, String> {
 impl Arguments {
     /// Decides what was left open.
     pub(super) async fn plan(&self, home: &Home) -> Result<Plan, Failure> {
+        let deadline = Duration::from_secs(self.deadline);
+        let tenant = TenantPlan { name: self.name.clone(), init_data: self.init_data.clone(), deadline };
+        Ok(Plan { vm: self.vm.plan(home).await?, tenant })
+    }
+}
+
+impl VmArguments {
+    /// Decides what was left open.
+    pub(super) async fn plan(&self, home: &Home) -> Result<VmPlan, Failure> {
         let tools = Tools { qemu: self.qemu.clone(), vsock_helper: self.vsock_helper.clone() };
         let accelerator = match self.accel {
             AccelChoice::Tcg => Accelerator::Tcg,
@@ -112,15 +132,13 @@ impl Arguments {
             AccelChoice::Auto => kvm::known(home, &qemu_version(&tools.qemu()?).await?).accelerator(),
         };
         let tsc_khz = match (accelerator, self.tsc_khz) {
-            (Accelerator::Tcg, None) => Some(probe::tsc_khz()),
+            (Accelerator::Tcg, None) => Some(probe::tsc_khz(home)),
             (Accelerator::Tcg, given) => given,
             // A guest under KVM asks its hypervisor.
             (Accelerator::Kvm, _) => None,
         };
-        Ok(Plan {
-            name: self.name.clone(),
+        Ok(VmPlan {
             image_dir: self.image.clone(),
-            init_data: self.init_data.clone(),
             shape: PodShape {
                 machine: self.machine,
                 accelerator,
@@ -137,18 +155,27 @@ impl Arguments {
                 Vsock::Kernel => VsockChoice::Kernel,
             },
             tools,
-            deadline: Duration::from_secs(self.deadline),
         })
     }
 }
 
 /// The command line on which another process carries out `plan`, after `run`.
 pub(super) fn to_command_line(plan: &Plan) -> Vec<OsString> {
-    let mut line: Vec<OsString> = vec![plan.name.as_str().into()];
+    let Plan { vm, tenant } = plan;
+    let mut line: Vec<OsString> = vec![tenant.name.as_str().into()];
+    let mut option = |name: &str, value: OsString| line.extend([name.into(), value]);
+    option("--init-data", tenant.init_data.clone().into());
+    option("--deadline", tenant.deadline.as_secs().to_string().into());
+    line.extend(vm_to_command_line(vm));
+    line
+}
+
+/// The same of a VM, after `shell`.
+pub(super) fn vm_to_command_line(plan: &VmPlan) -> Vec<OsString> {
+    let mut line = Vec::new();
     let mut option = |name: &str, value: OsString| line.extend([name.into(), value]);
     let text = |value: &dyn ToString| OsString::from(value.to_string());
     option("--image", plan.image_dir.clone().into());
-    option("--init-data", plan.init_data.clone().into());
     option("--tee", text(&plan.shape.tee));
     option("--machine", text(&plan.shape.machine));
     option("--accel", text(&plan.shape.accelerator));
@@ -165,7 +192,6 @@ pub(super) fn to_command_line(plan: &Plan) -> Vec<OsString> {
         VsockChoice::Kernel => "kernel",
     };
     option("--vsock", vsock.into());
-    option("--deadline", text(&plan.deadline.as_secs()));
     for (name, tool) in [("--qemu", &plan.tools.qemu), ("--vsock-helper", &plan.tools.vsock_helper)] {
         if let Some(path) = tool {
             option(name, path.clone().into());

@@ -3,11 +3,12 @@
 use std::{
     future::Future,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use postern_launch::{AGENT_VSOCK_PORT, OWNER_TCP_PORT};
+use postern_launch::{AGENT_VSOCK_PORT, OWNER_TCP_PORT, init_data::MAX_DEVICE};
+use postern_model::Measurement;
 use serde_json::json;
 
 use super::{
@@ -15,15 +16,15 @@ use super::{
     VSOCK_SOCKET,
     guest::{self, Answering},
     live::Live,
-    plan::{Checked, CheckedVsock},
-    tee::Tee,
+    plan::{CheckedVm, CheckedVsock, Tenant},
+    tee::{self, Tee},
 };
 use crate::{
     bounded_log::BoundedLog,
     exec::{Logs, Managed, spawn},
     progress::{Listener, Report, millis},
     qmp::{Qmp, QmpError, forwarded_port},
-    state::{ChildRecord, Home, LockedPod, PodStatus},
+    state::{ChildRecord, Home, LockedPod, Place, PodStatus, make_empty},
     vsock::VsockAddress,
 };
 
@@ -31,11 +32,17 @@ use crate::{
 const PROGRAM_UP: Duration = Duration::from_secs(30);
 /// How often a socket that is to appear is looked for.
 const LOOK: Duration = Duration::from_millis(5);
+/// Lines before a panic that an error carries.
+const PANIC_LINES: usize = 2;
 /// Lines of output that an error carries.
 const LAST_LINES: usize = 6;
 const HELPER: &str = "the vsock helper";
 /// What a Rust program says of a thread that panics.
 pub(super) const CRASH_LINE: &str = " panicked at ";
+/// What Linux says when it cannot go on (`kernel/panic.c`), and in the same breath when memory was what it lacked.
+const PANIC_LINE: &str = "Kernel panic - not syncing: ";
+const MEMORY_WORDS: [&str; 4] =
+    ["Out of memory", "out of memory", "deadlocked on memory", "unable to allocate"];
 /// Every line of the agent on the console has this.
 const AGENT_LINE: &str = "postern: ";
 
@@ -84,7 +91,7 @@ impl Parts {
         }
     }
 
-    async fn first_end(&self) -> StartError {
+    pub(super) async fn first_end(&self) -> StartError {
         let end_of = async |part: &Option<Managed>, program| match part {
             Some(part) => {
                 let ended = part.ended().await;
@@ -94,10 +101,21 @@ impl Parts {
         };
         tokio::select! {
             biased;
+            error = self.guest_panic() => error,
             error = end_of(&self.vsock, HELPER) => error,
             error = end_of(&self.qemu, "QEMU") => error,
             error = self.helper_crash() => error,
         }
+    }
+
+    /// Waits for the guest's kernel to say that it cannot go on; whether it then resets is up to its configuration.
+    async fn guest_panic(&self) -> StartError {
+        let Some(qemu) = &self.qemu else { return std::future::pending().await };
+        let line = qemu.stdout().line_containing(PANIC_LINE).await;
+        let why = line.split_once(PANIC_LINE).map_or("", |(_, why)| why).trim().to_owned();
+        let said = qemu.stdout().text();
+        let out_of_memory = MEMORY_WORDS.iter().any(|words| said.contains(words));
+        StartError::GuestPanicked { why, out_of_memory, source: last_words_of_console(&said) }
     }
 
     /// Waits for the vsock helper to crash: its process outlives the thread that does the work.
@@ -117,31 +135,67 @@ fn last_words(program: &'static str, part: &Managed) -> LastWords {
     }
 }
 
-/// From a directory to a pod that answers its owner.
+/// The lines before a panic say what led to it; those after it are addresses.
+fn last_words_of_console(said: &str) -> LastWords {
+    let before = said.split(PANIC_LINE).next().unwrap_or_default().lines().map(str::trim);
+    let mut lines: Vec<String> = before.filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    // The line that the panic itself is on.
+    lines.pop();
+    let lines = lines.split_off(lines.len().saturating_sub(PANIC_LINES));
+    LastWords { of: "its console", lines }
+}
+
+/// A VM that has not run: it holds nothing of anybody.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    pub qmp: Qmp,
+    /// Of the QEMU that runs, taken when it had just read what it boots.
+    pub measurement: Measurement,
+    /// What runs as QEMU.
+    pub program: Option<PathBuf>,
+}
+
+/// From a directory to a VM that stands before its first instruction.
+pub(super) async fn prepare(
+    vm: &CheckedVm,
+    place: &mut dyn Place,
+    parts: &mut Parts,
+) -> Result<Stopped, StartError> {
+    // As long as any owner's may be: QEMU opens it now and never asks for its length again.
+    make_empty(&place.directory().join(INIT_DATA_FILE), MAX_DEVICE as u64)?;
+    start_vsock(vm, place, parts).await?;
+    let qmp = start_qemu(vm, place, parts).await?;
+    let measurement = tee::measure(parts.qemu().map_or(0, |qemu| qemu.id().pid))?;
+    Ok(Stopped { qmp, measurement, program: parts.qemu().and_then(Managed::program) })
+}
+
+/// From a VM that has not run to a pod that answers its owner.
 pub(super) async fn boot(
     home: &Home,
-    checked: &Checked,
+    (vm, tenant): (&CheckedVm, &Tenant),
+    stopped: Stopped,
     pod: &mut LockedPod,
     parts: &mut Parts,
-    listener: &mut dyn Listener,
+    mut stages: Stages<'_>,
 ) -> Result<Live, StartError> {
-    let mut stages = Stages::new(listener);
-    pod.write(INIT_DATA_FILE, &checked.device)?;
-    let vsock = start_vsock(checked, pod, parts).await?;
-    let mut qmp = start_qemu(checked, pod, parts).await?;
-    let tee = start_tee(home, checked, pod, parts)?;
-    pod.record.measurement = Some(tee.measurement());
-    parts.tee = Some(tee);
+    let Stopped { mut qmp, measurement, .. } = stopped;
+    pod.fill(INIT_DATA_FILE, &tenant.device)?;
+    parts.tee = Some(start_tee(home, vm, tenant, measurement, pod)?);
+    pod.record.measurement = Some(measurement);
     let port = run(parts, &mut qmp).await?;
-    let endpoint = format!("tcp://{}:{port}", checked.plan.listen.ip());
+    let endpoint = format!("tcp://{}:{port}", vm.plan.listen.ip());
+    let vsock = match &vm.vsock {
+        CheckedVsock::Kernel { cid } => VsockAddress::Kernel { cid: *cid },
+        CheckedVsock::VhostUser { .. } => VsockAddress::VhostUser { socket: pod.path(VSOCK_SOCKET) },
+    };
     pod.record.endpoint = Some(endpoint.clone());
     pod.record.vsock = Some(vsock.clone());
     pod.save()?;
     stages.done(|millis| Report::Vmm { millis })?;
 
-    let client = await_agent(checked, &vsock, parts, &mut stages).await?;
+    let client = await_agent(tenant, &vsock, parts, &mut stages).await?;
     stages.done(|millis| Report::Agent { millis })?;
-    parts.unless_ended(guest::configure(&client, &checked.plan.name)).await?;
+    parts.unless_ended(guest::configure(&client, &tenant.name)).await?;
     stages.done(|millis| Report::Sandbox { millis })?;
 
     pod.record.status = PodStatus::Running;
@@ -153,38 +207,30 @@ pub(super) async fn boot(
 }
 
 /// Starts whatever carries the guest's vsock.
-async fn start_vsock(
-    checked: &Checked,
-    pod: &mut LockedPod,
-    parts: &mut Parts,
-) -> Result<VsockAddress, StartError> {
-    let helper = match &checked.vsock {
-        CheckedVsock::Kernel { cid } => return Ok(VsockAddress::Kernel { cid: *cid }),
-        CheckedVsock::VhostUser { helper } => helper,
-    };
+async fn start_vsock(vm: &CheckedVm, place: &mut dyn Place, parts: &mut Parts) -> Result<(), StartError> {
+    let CheckedVsock::VhostUser { helper } = &vm.vsock else { return Ok(()) };
     // All in the pod's directory, by short names: a socket's path has a limit, a user's home has not.
-    let vm = format!("guest-cid=3,socket={VHOST_USER_SOCKET},uds-path={VSOCK_SOCKET}");
-    let log = || BoundedLog::new(pod.path(VSOCK_LOG));
-    let logs = Logs { stdout: BoundedLog::new(pod.path("vsock.out.log")), stderr: log() };
-    let child = spawn("vsock", helper, ["--vm", &vm], pod.directory(), logs)?;
-    remember(pod, &child)?;
+    let device = format!("guest-cid=3,socket={VHOST_USER_SOCKET},uds-path={VSOCK_SOCKET}");
+    let log = |name| BoundedLog::new(place.directory().join(name));
+    let logs = Logs { stdout: log("vsock.out.log"), stderr: log(VSOCK_LOG) };
+    let child = spawn("vsock", helper, ["--vm", &device], place.directory(), logs)?;
+    remember(place, &child)?;
     parts.vsock = Some(child);
-    let socket = pod.path(VHOST_USER_SOCKET);
-    within_reason(HELPER, parts.unless_ended(appears(&socket))).await?;
-    Ok(VsockAddress::VhostUser { socket: pod.path(VSOCK_SOCKET) })
+    let socket = place.directory().join(VHOST_USER_SOCKET);
+    within_reason(HELPER, parts.unless_ended(appears(&socket))).await
 }
 
 /// Starts QEMU with the guest stopped, and takes control of it.
-async fn start_qemu(checked: &Checked, pod: &mut LockedPod, parts: &mut Parts) -> Result<Qmp, StartError> {
-    let mut args = checked.launch()?.qemu_args();
+async fn start_qemu(vm: &CheckedVm, place: &mut dyn Place, parts: &mut Parts) -> Result<Qmp, StartError> {
+    let mut args = vm.launch()?.qemu_args();
     // Stopped, so that what runs is what was measured before.
     args.push("-S".into());
-    let logs =
-        Logs { stdout: BoundedLog::new(pod.path(CONSOLE_LOG)), stderr: BoundedLog::new(pod.path(QEMU_LOG)) };
-    let child = spawn("qemu", &checked.qemu, args, pod.directory(), logs)?;
-    remember(pod, &child)?;
+    let log = |name| BoundedLog::new(place.directory().join(name));
+    let logs = Logs { stdout: log(CONSOLE_LOG), stderr: log(QEMU_LOG) };
+    let child = spawn("qemu", &vm.qemu, args, place.directory(), logs)?;
+    remember(place, &child)?;
     parts.qemu = Some(child);
-    let socket = pod.path(QMP_SOCKET);
+    let socket = place.directory().join(QMP_SOCKET);
     let connect = async {
         appears(&socket).await?;
         // The socket is there a moment before it listens.
@@ -198,30 +244,35 @@ async fn start_qemu(checked: &Checked, pod: &mut LockedPod, parts: &mut Parts) -
         }
     };
     let connected = within_reason("QEMU", parts.unless_ended(connect)).await;
-    connected.map_err(|error| port_taken(error, checked))
+    connected.map_err(|error| port_taken(error, vm))
 }
 
 /// Between the check and QEMU somebody else may have taken the port.
-fn port_taken(error: StartError, checked: &Checked) -> StartError {
+fn port_taken(error: StartError, vm: &CheckedVm) -> StartError {
     match &error {
         StartError::Ended { source, .. }
             if source.lines.iter().any(|line| line.contains("Could not set up host forwarding rule")) =>
         {
-            StartError::PortInUse { listen: checked.plan.listen }
+            StartError::PortInUse { listen: vm.plan.listen }
         }
         _ => error,
     }
 }
 
-/// Lets the simulated platform measure the stopped QEMU and serve reports.
-fn start_tee(home: &Home, checked: &Checked, pod: &LockedPod, parts: &Parts) -> Result<Tee, StartError> {
-    let qemu = parts.qemu().map_or(0, |qemu| qemu.id().pid);
+/// Lets the simulated platform serve reports of what was measured, for this tenant.
+fn start_tee(
+    home: &Home,
+    vm: &CheckedVm,
+    tenant: &Tenant,
+    measurement: Measurement,
+    pod: &LockedPod,
+) -> Result<Tee, StartError> {
     let socket = pod.path(&format!("{VSOCK_SOCKET}_{}", postern_model::sim_device::VSOCK_PORT));
-    let cid = match checked.vsock {
+    let cid = match vm.vsock {
         CheckedVsock::VhostUser { .. } => None,
         CheckedVsock::Kernel { cid } => Some(cid),
     };
-    Ok(Tee::start(&home.simulated_platform(), qemu, checked.host_data, &socket, cid)?)
+    Ok(Tee::start(&home.simulated_platform(), measurement, tenant.host_data, &socket, cid)?)
 }
 
 /// Lets the guest run; the port on which its owner endpoint is reached.
@@ -236,26 +287,26 @@ async fn run(parts: &Parts, qmp: &mut Qmp) -> Result<u16, StartError> {
 }
 
 async fn await_agent(
-    checked: &Checked,
+    tenant: &Tenant,
     vsock: &VsockAddress,
     parts: &Parts,
     stages: &mut Stages<'_>,
 ) -> Result<crate::client::HostClient, StartError> {
-    let deadline = Instant::now() + checked.plan.deadline;
+    let deadline = Instant::now() + tenant.deadline;
     let answering = Answering { address: vsock, port: AGENT_VSOCK_PORT, deadline };
     let Some(qemu) = parts.qemu() else { return Err(StartError::Interrupted) };
     let step = async {
         // vhost-device-vsock 0.3 dies of a connection that comes while the guest's driver starts. So the agent's first word
         // on the console is waited for; where there is no console, half of the time has to do.
         let first_word = qemu.stdout().line_containing(AGENT_LINE);
-        if let Ok(line) = tokio::time::timeout(checked.plan.deadline / 2, first_word).await {
+        if let Ok(line) = tokio::time::timeout(tenant.deadline / 2, first_word).await {
             stages.done_before(agents_own(&line), |millis| Report::Kernel { millis })?;
         }
         let found = answering.agent().await;
         found.map_err(|_| {
             let lines = qemu.stdout().last_lines(LAST_LINES);
             let source = LastWords { of: "its console", lines };
-            StartError::GuestSilent { seconds: checked.plan.deadline.as_secs(), source }
+            StartError::GuestSilent { seconds: tenant.deadline.as_secs(), source }
         })
     };
     parts.unless_ended(step).await
@@ -272,9 +323,8 @@ fn agents_own(line: &str) -> Duration {
     steps.split(',').filter_map(step).map(|millis| Duration::from_millis(millis.into())).sum()
 }
 
-fn remember(pod: &mut LockedPod, child: &Managed) -> Result<(), StartError> {
-    pod.record.children.push(ChildRecord { role: child.role().to_owned(), process: child.id() });
-    Ok(pod.save()?)
+fn remember(place: &mut dyn Place, child: &Managed) -> Result<(), StartError> {
+    Ok(place.remember(ChildRecord { role: child.role().to_owned(), process: child.id() })?)
 }
 
 async fn appears(path: &Path) -> Result<(), StartError> {
@@ -295,7 +345,7 @@ async fn within_reason<T>(
 }
 
 /// Measures stages and reports them.
-struct Stages<'a> {
+pub(super) struct Stages<'a> {
     listener: &'a mut dyn Listener,
     begun: Instant,
     last: Instant,
@@ -303,7 +353,7 @@ struct Stages<'a> {
 }
 
 impl<'a> Stages<'a> {
-    fn new(listener: &'a mut dyn Listener) -> Self {
+    pub(super) fn new(listener: &'a mut dyn Listener) -> Self {
         let now = Instant::now();
         Self { listener, begun: now, last: now, millis: Vec::new() }
     }

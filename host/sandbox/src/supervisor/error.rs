@@ -37,8 +37,12 @@ pub enum StartError {
     Listen { listen: SocketAddrV4, source: io::Error },
     #[error("the pod's state cannot be kept")]
     State(#[from] StateError),
-    #[error("cannot read this process's own start time")]
+    #[error("the kernel does not answer for this process")]
     Identity(#[source] io::Error),
+    #[error("a shell in {} cannot listen for its claim", path.display())]
+    ClaimSocket { path: PathBuf, source: io::Error },
+    #[error("the guest's kernel panicked while booting: {why}")]
+    GuestPanicked { why: String, out_of_memory: bool, source: LastWords },
     #[error("a program does not start")]
     Spawn(#[from] SpawnError),
     #[error("{program} ended unexpectedly: {ended}")]
@@ -74,7 +78,8 @@ impl StartError {
             Self::Spec(_) => Outcome::Usage,
             Self::PortInUse { .. } | Self::Listen { .. } => Outcome::PortInUse,
             Self::State(error) => error.outcome(),
-            Self::Identity(_) => Outcome::Internal,
+            Self::Identity(_) | Self::ClaimSocket { .. } => Outcome::Internal,
+            Self::GuestPanicked { .. } => Outcome::GuestPanicked,
             Self::Spawn(_)
             | Self::Ended { .. }
             | Self::Crashed { .. }
@@ -92,7 +97,9 @@ impl StartError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Tool(error) => error.hint(),
-            Self::NoKernelVsock => "load the module vhost_vsock, or use `postern-host start --vsock vhost-user`".into(),
+            Self::NoKernelVsock => {
+                "load the module vhost_vsock, or use `postern-host start --vsock vhost-user`".into()
+            }
             Self::Path { .. } | Self::Image(_) => "build one with: postern-image build --out DIR".into(),
             Self::InitDataRead { .. } | Self::InitData { .. } => {
                 "use the file that `postern pod create` made, unchanged".into()
@@ -108,8 +115,13 @@ impl StartError {
             Self::GuestSilent { .. } | Self::Connect(_) => {
                 "give it more memory with --memory, or more time with `postern-host start --deadline`".into()
             }
+            Self::GuestPanicked { out_of_memory: true, .. } => {
+                "give the pod more memory with --memory".into()
+            }
             Self::GuestRefused { .. } => "the image and this program may be of different versions".into(),
             Self::Identity(_)
+            | Self::ClaimSocket { .. }
+            | Self::GuestPanicked { .. }
             | Self::Spawn(_)
             | Self::NoPort
             | Self::Tee(_)

@@ -6,6 +6,8 @@
 //!   '-- error: nothing made       '----- error or interrupt: kill what runs, remove the state ------------'     stop or end:
 //!                                                                                                                 retire
 //! ```
+//! Up to the measurement nothing is anybody's: a [`shell`] stops there, and goes on when somebody claims it.
+//!
 //! The supervisor judges nothing: it is the host. What it measures is for the simulated platform's report.
 
 mod boot;
@@ -14,16 +16,20 @@ mod error;
 mod guest;
 mod live;
 mod plan;
+pub mod shell;
 mod tee;
 
 use tokio::sync::watch;
 
 pub use self::{
     error::{LastWords, StartError},
-    plan::{Plan, VsockChoice},
+    plan::{Plan, TenantPlan, VmPlan, VsockChoice},
     tee::{TeeError, simulated_root},
 };
-use crate::{progress::Listener, state::Home};
+use crate::{
+    progress::Listener,
+    state::{Home, LockedPod},
+};
 
 /// The guest's init data, as QEMU attaches it.
 pub(crate) const INIT_DATA_FILE: &str = "init-data.img";
@@ -47,7 +53,7 @@ pub enum Stop {
     Now,
 }
 
-/// Runs one pod until it ends, and says why it did. `listener` hears of the start; `stop` may change at any time.
+/// Runs one pod until it ends, and says why it did: a cold start. `listener` hears of the start; `stop` may change at any time.
 ///
 /// Run it on the thread that lives as long as the process: the kernel ends QEMU with that thread.
 pub async fn run(
@@ -56,15 +62,30 @@ pub async fn run(
     listener: &mut dyn Listener,
     mut stop: watch::Receiver<Stop>,
 ) -> Result<String, StartError> {
-    let checked = plan.check()?;
-    let mut pod = home.create(checked.record()?)?;
+    let (vm, tenant) = (plan.vm.check()?, plan.tenant.check()?);
+    let mut pod = home.create(vm.pod_record(&tenant)?)?;
     let mut parts = boot::Parts::default();
-    let started = tokio::select! {
+    let stages = boot::Stages::new(listener);
+    let begin = async {
+        let stopped = boot::prepare(&vm, &mut pod, &mut parts).await?;
+        boot::boot(home, (&vm, &tenant), stopped, &mut pod, &mut parts, stages).await
+    };
+    let begun = tokio::select! {
         biased;
         () = requested(&mut stop, Stop::Gracefully) => Err(StartError::Interrupted),
-        started = boot::boot(home, &checked, &mut pod, &mut parts, listener) => started,
+        begun = begin => begun,
     };
-    let mut live = match started {
+    see_out(pod, parts, begun, stop).await
+}
+
+/// From wherever a start has led to the end of the pod.
+async fn see_out(
+    pod: LockedPod,
+    mut parts: boot::Parts,
+    begun: Result<live::Live, StartError>,
+    mut stop: watch::Receiver<Stop>,
+) -> Result<String, StartError> {
+    let mut live = match begun {
         Ok(live) => live,
         Err(error) => {
             parts.kill().await;

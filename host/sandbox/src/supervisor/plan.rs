@@ -13,28 +13,48 @@ use postern_launch::{
     init_data::{MAGIC, MAX_DEVICE},
 };
 use postern_model::{HostData, PodName};
+use serde::{Deserialize, Serialize};
 
 use super::{INIT_DATA_FILE, QMP_SOCKET, StartError, VHOST_USER_SOCKET};
-use crate::{probe, process::ProcessId, state::PodRecord, tools::Tools};
+use crate::{
+    probe,
+    process::ProcessId,
+    state::{PodRecord, ShellRecord, random_number},
+    tools::Tools,
+};
 
 /// A start as it was asked for.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    pub name: PodName,
+    pub vm: VmPlan,
+    pub tenant: TenantPlan,
+}
+
+/// A VM, whoever's it will be.
+#[derive(Debug, Clone)]
+pub struct VmPlan {
     pub image_dir: PathBuf,
-    /// A device as the guest reads it, or the text that goes into one.
-    pub init_data: PathBuf,
     pub shape: PodShape,
     /// Where the owner's endpoint is to be reached; port 0 is any free one.
     pub listen: SocketAddrV4,
     pub vsock: VsockChoice,
     pub tools: Tools,
+}
+
+/// What makes a VM somebody's.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantPlan {
+    pub name: PodName,
+    /// A device as the guest reads it, or the text that goes into one.
+    pub init_data: PathBuf,
     /// How long the guest may take to answer.
     pub deadline: Duration,
 }
 
 /// How the guest's vsock is provided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum VsockChoice {
     /// The user-space device if its program is there, else the kernel's. In this order, because a simulated platform
     /// listens on a port of the *host*, of which the kernel's device has only one for all guests.
@@ -43,16 +63,23 @@ pub enum VsockChoice {
     Kernel,
 }
 
-/// A start that can be tried.
+/// A VM that can be tried.
 #[derive(Debug)]
-pub(super) struct Checked {
-    pub plan: Plan,
+pub(super) struct CheckedVm {
+    pub plan: VmPlan,
     pub image_dir: PathBuf,
-    pub image: ImageManifest,
-    pub host_data: HostData,
-    pub device: Vec<u8>,
+    image: ImageManifest,
     pub qemu: PathBuf,
     pub vsock: CheckedVsock,
+}
+
+/// Whose the VM is to be, with init data that was read and found good.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub name: PodName,
+    pub host_data: HostData,
+    pub device: Vec<u8>,
+    pub deadline: Duration,
 }
 
 #[derive(Debug)]
@@ -61,41 +88,57 @@ pub(super) enum CheckedVsock {
     Kernel { cid: u32 },
 }
 
-impl Plan {
-    pub(super) fn check(self) -> Result<Checked, StartError> {
+impl VmPlan {
+    pub(super) fn check(self) -> Result<CheckedVm, StartError> {
         let qemu = self.tools.qemu()?;
         let image_dir = std::path::absolute(&self.image_dir)
             .map_err(|source| StartError::Path { path: self.image_dir.clone(), source })?;
         let image = ImageManifest::load(&image_dir)?;
-        let (device, host_data) = read_init_data(&self.init_data)?;
-        let vsock = self.check_vsock(host_data)?;
+        let vsock = self.check_vsock()?;
         check_listen(self.listen)?;
-        Ok(Checked { plan: self, image_dir, image, host_data, device, qemu, vsock })
+        Ok(CheckedVm { plan: self, image_dir, image, qemu, vsock })
     }
 
-    fn check_vsock(&self, host_data: HostData) -> Result<CheckedVsock, StartError> {
-        // The digest of init data is as random as its nonce. 0 to 2 are reserved, and so is the highest.
-        let bytes = host_data.as_bytes();
-        let cid = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]).clamp(3, u32::MAX - 1);
-        let kernel = CheckedVsock::Kernel { cid };
+    fn check_vsock(&self) -> Result<CheckedVsock, StartError> {
         match (self.vsock, self.tools.vsock_helper()) {
             (VsockChoice::Kernel, _) if !probe::has_kernel_vsock() => Err(StartError::NoKernelVsock),
-            (VsockChoice::Kernel, _) => Ok(kernel),
+            (VsockChoice::Kernel, _) => CheckedVsock::kernel(),
             (VsockChoice::Auto | VsockChoice::VhostUser, Ok(helper)) => {
                 Ok(CheckedVsock::VhostUser { helper })
             }
-            (VsockChoice::Auto, Err(_)) if probe::has_kernel_vsock() => Ok(kernel),
+            (VsockChoice::Auto, Err(_)) if probe::has_kernel_vsock() => CheckedVsock::kernel(),
             (VsockChoice::Auto | VsockChoice::VhostUser, Err(error)) => Err(error.into()),
         }
     }
 }
 
-impl Checked {
-    /// The record with which the pod's state begins.
-    pub(super) fn record(&self) -> Result<PodRecord, StartError> {
-        let supervisor = ProcessId::of(std::process::id()).map_err(StartError::Identity)?;
-        let (name, image) = (self.plan.name.clone(), self.image_dir.clone());
-        Ok(PodRecord::new(name, supervisor, image, self.plan.shape, self.host_data))
+impl CheckedVsock {
+    /// With a context id that no other guest has but by chance: 0 to 2 are reserved, and so is the highest.
+    fn kernel() -> Result<Self, StartError> {
+        let number = random_number().map_err(StartError::Identity)?;
+        Ok(Self::Kernel { cid: number.clamp(3, u32::MAX - 1) })
+    }
+}
+
+impl TenantPlan {
+    pub(super) fn check(self) -> Result<Tenant, StartError> {
+        let (device, host_data) = read_init_data(&self.init_data)?;
+        Ok(Tenant { name: self.name, host_data, device, deadline: self.deadline })
+    }
+}
+
+impl CheckedVm {
+    /// The record with which the state of `tenant`'s pod begins.
+    pub(super) fn pod_record(&self, tenant: &Tenant) -> Result<PodRecord, StartError> {
+        let (name, image) = (tenant.name.clone(), self.image_dir.clone());
+        Ok(PodRecord::new(name, this_process()?, image, self.plan.shape, tenant.host_data))
+    }
+
+    /// The record with which a shell's state begins.
+    pub(super) fn shell_record(&self) -> Result<ShellRecord, StartError> {
+        let image = self.image_dir.clone();
+        ShellRecord::new(this_process()?, image, self.plan.shape, self.plan.listen)
+            .map_err(StartError::Identity)
     }
 
     /// The launch, with sockets and files by the names they have in QEMU's working directory, the pod's own.
@@ -111,6 +154,10 @@ impl Checked {
         };
         Ok(LaunchSpec::new(&self.image, &self.image_dir, &self.plan.shape, wiring)?)
     }
+}
+
+pub(super) fn this_process() -> Result<ProcessId, StartError> {
+    ProcessId::of(std::process::id()).map_err(StartError::Identity)
 }
 
 fn read_init_data(path: &Path) -> Result<(Vec<u8>, HostData), StartError> {

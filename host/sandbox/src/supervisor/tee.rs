@@ -30,36 +30,35 @@ pub enum TeeError {
 /// A platform that serves one guest. Ends when dropped.
 #[derive(Debug)]
 pub(super) struct Tee {
-    measurement: Measurement,
     _server: SimServer,
     _bridge: Option<Bridge>,
 }
 
 impl Tee {
-    /// Measures the QEMU that runs as `qemu` and serves its guest's reports on `socket`, and on the kernel's vsock for the
-    /// guest with context id `cid`, if there is one.
+    /// Serves reports of a guest that was measured on `socket`, and on the kernel's vsock for the guest with context id `cid`,
+    /// if there is one.
     pub(super) fn start(
         directory: &Path,
-        qemu: u32,
+        measurement: Measurement,
         host_data: HostData,
         socket: &Path,
         cid: Option<u32>,
     ) -> Result<Self, TeeError> {
         let failed = |source| TeeError::Platform { path: directory.to_owned(), source };
         let platform = Platform::open_or_create(directory).map_err(failed)?;
-        let measurement = measure_process(qemu)?;
         let guest = platform.launch(Launch::new(measurement, host_data)).map_err(failed)?;
         let listen = |source| TeeError::Listen { path: socket.to_owned(), source };
         let short = ShortPath::new(socket).map_err(listen)?;
         let listener = UnixListener::bind(short.path()).map_err(listen)?;
         let server = serve(listener, guest).map_err(listen)?;
         let bridge = cid.map(|cid| Bridge::start(cid, VSOCK_PORT, socket.to_owned())).transpose();
-        Ok(Self { measurement, _server: server, _bridge: bridge.map_err(TeeError::Vsock)? })
+        Ok(Self { _server: server, _bridge: bridge.map_err(TeeError::Vsock)? })
     }
+}
 
-    pub(super) fn measurement(&self) -> Measurement {
-        self.measurement
-    }
+/// Measures the QEMU that runs as `qemu`.
+pub(super) fn measure(qemu: u32) -> Result<Measurement, TeeError> {
+    Ok(measure_process(qemu)?)
 }
 
 /// Where the platform's root certificate is, for an owner who wants to accept it by name.
