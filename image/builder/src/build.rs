@@ -23,7 +23,7 @@ use crate::{
 const KERNEL_FILE: &str = "vmlinuz";
 /// The resolved configuration of a kernel that was specialised to a profile.
 pub const KERNEL_CONFIG_FILE: &str = "kernel.config";
-const INITRAMFS_FILE: &str = "initramfs.cpio.zst";
+const INITRAMFS_FILE: &str = "initramfs.cpio.lz4";
 
 /// The measured command line that every launch shares. In words: the console, quiet until the agent says otherwise; a
 /// reset at once, in a way that every machine has, when the kernel panics; no self-tests of the kernel's cryptography

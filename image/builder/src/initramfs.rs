@@ -2,6 +2,7 @@
 
 use crate::{
     cpio::{Archive, CpioError},
+    lz4,
     modules::{Class, Module},
 };
 
@@ -13,9 +14,6 @@ const DIRECTORIES: &[&str] =
 /// Processes of the guest are root's, and group 5 has the terminals; nobody logs in.
 const PASSWD: &str = "root:x:0:0:root:/:/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\ntty:x:5:\n";
-
-/// Compression of the highest ordinary level: unpacking takes the same time at every level, and is done at each boot.
-const LEVEL: i32 = 19;
 
 /// The parts of an initramfs.
 #[derive(Debug)]
@@ -46,9 +44,10 @@ impl Initramfs {
         Ok(Self { archive })
     }
 
-    /// The compressed archive. Without checksum and threads: the same bytes from the same input, always.
+    /// The compressed archive: the same bytes from the same input, always. Not the smallest form but the one that is
+    /// unpacked fastest, at every boot, before anything else: a tenth of a second less than zstd under emulation.
     pub fn to_bytes(&self) -> std::io::Result<Vec<u8>> {
-        zstd::bulk::compress(&self.archive.to_bytes(), LEVEL)
+        lz4::pack(&self.archive.to_bytes())
     }
 }
 
@@ -81,7 +80,7 @@ mod tests {
     fn holds_the_agent_and_the_modules_in_order() {
         let modules = [module("virtio.ko", Class::Always), module("a.ko", Class::Pci)];
         let bytes = Initramfs::new(b"agent".to_vec(), &modules).unwrap().to_bytes().unwrap();
-        let archive = zstd::bulk::decompress(&bytes, 1 << 20).unwrap();
+        let archive = lz4::unpack(&bytes, 1 << 20).unwrap();
         let entries = cpio::list(&archive).unwrap();
         let content = |path: &str| entries.iter().find(|e| e.path == path).unwrap().content;
         assert_eq!(content("init"), b"agent");
@@ -92,7 +91,7 @@ mod tests {
     #[test]
     fn a_kernel_without_modules_has_no_list() {
         let bytes = Initramfs::new(b"agent".to_vec(), &[]).unwrap().to_bytes().unwrap();
-        let archive = zstd::bulk::decompress(&bytes, 1 << 20).unwrap();
+        let archive = lz4::unpack(&bytes, 1 << 20).unwrap();
         assert!(!cpio::list(&archive).unwrap().iter().any(|entry| entry.path.ends_with("list")));
     }
 }

@@ -11,6 +11,7 @@ pub mod elf;
 pub mod initramfs;
 pub mod kernel;
 pub mod lock;
+pub mod lz4;
 pub mod modules;
 
 #[cfg(test)]

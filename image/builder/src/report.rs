@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::Context as _;
-use postern_builder::{build::Image, cpio, kernel::Kernel, modules::Class};
+use postern_builder::{build::Image, cpio, kernel::Kernel, lz4, modules::Class};
 use serde_json::{Value, json};
 
 /// More than any initramfs of ours unpacks to.
@@ -34,8 +34,8 @@ pub(crate) fn inspect(directory: &Path, what: &Image) -> anyhow::Result<Report> 
     let mut report = image("intact", directory, what);
     let path = directory.join(&what.manifest.initramfs.file);
     let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    let archive = zstd::bulk::decompress(&bytes, unpacked_size(&bytes)?)
-        .with_context(|| format!("unpacking {}", path.display()))?;
+    let archive =
+        lz4::unpack(&bytes, MAX_UNPACKED).with_context(|| format!("unpacking {}", path.display()))?;
     let entries = cpio::list(&archive).with_context(|| format!("reading {}", path.display()))?;
     let _ = writeln!(report.text, "  command line   {}", what.manifest.cmdline);
     for package in &what.lock.kernel.packages {
@@ -72,12 +72,6 @@ pub(crate) fn kernel(kernel: &Kernel, image: &Path, modules: &Path) -> Report {
     );
     let json = json!({ "release": kernel.release, "packages": kernel.packages, "kernel": image, "modules": modules });
     Report { text, json }
-}
-
-fn unpacked_size(compressed: &[u8]) -> anyhow::Result<usize> {
-    let stated = zstd::bulk::Decompressor::upper_bound(compressed).context("the initramfs states no size")?;
-    anyhow::ensure!(stated <= MAX_UNPACKED, "the initramfs would unpack to {stated} bytes");
-    Ok(stated)
 }
 
 fn size(bytes: u64) -> String {
