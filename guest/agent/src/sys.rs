@@ -58,3 +58,9 @@ pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the descriptor is owned by the value that watches it, and so is open for as long as it is watched.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
+
+/// The processor's time stamp counter.
+pub(crate) fn time_stamp() -> u64 {
+    // SAFETY: RDTSC exists on every x86-64 processor and has no memory operands.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}

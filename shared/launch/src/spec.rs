@@ -23,6 +23,15 @@ pub const GUEST_ADDRESS: &str = "10.0.2.15";
 /// The guest's only network card.
 pub const GUEST_MAC: &str = "52:54:00:70:6f:64";
 
+/// What an emulated guest need not find out, or not do. `tsc=reliable`: or the clock watchdog demotes the counter when the
+/// host is busy. `noreplace-smp`: a kernel on one processor rewrites each of its lock prefixes, and every write into code
+/// costs an emulator dearly. `lapic_timer_khz`: QEMU's local APIC counts nanoseconds; our own kernel need not wait a tenth of
+/// a second to learn it, and others do not know the word.
+const EMULATED: &str = "tsc=reliable no_timer_check noreplace-smp lapic_timer_khz=1000000";
+
+/// Image disks of one pod: a microvm has eight places for virtio devices, and a pod needs three.
+pub const MAX_DISKS: usize = 4;
+
 /// A launch that cannot be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -30,6 +39,8 @@ pub enum SpecError {
         "a microvm under TCG needs the frequency of the host's time stamp counter: its guest would hang without"
     )]
     TscFrequency,
+    #[error("a pod has at most {MAX_DISKS} image disks, not {0}")]
+    Disks(usize),
     #[error("path {0:?} is not UTF-8, which QEMU's arguments have to be here")]
     Path(PathBuf),
 }
@@ -56,8 +67,18 @@ pub struct Wiring {
     pub qmp_socket: PathBuf,
     /// A block device's contents with init data, attached read-only.
     pub init_data_device: PathBuf,
+    /// At most [`MAX_DISKS`] image disks, attached read-only, which other pods may have as well.
+    pub disks: Vec<Disk>,
     pub vsock: Vsock,
     pub network: Network,
+}
+
+/// A file the host lends as a disk. The guest checks every block of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    pub file: PathBuf,
+    /// By which the guest finds it.
+    pub serial: String,
 }
 
 /// A VM to be launched. The guest's serial console is QEMU's standard output.
@@ -70,8 +91,15 @@ pub struct LaunchSpec {
     measurement: Measurement,
     qmp_socket: String,
     init_data_device: String,
+    disks: Vec<RenderedDisk>,
     vsock: RenderedVsock,
     network: Network,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct RenderedDisk {
+    file: String,
+    serial: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +118,10 @@ impl LaunchSpec {
         if (shape.machine, shape.accelerator, shape.tsc_khz) == (Machine::Microvm, Accelerator::Tcg, None) {
             return Err(SpecError::TscFrequency);
         }
+        if wiring.disks.len() > MAX_DISKS {
+            return Err(SpecError::Disks(wiring.disks.len()));
+        }
+        let disk = |disk: Disk| Ok(RenderedDisk { file: text(disk.file)?, serial: disk.serial });
         Ok(Self {
             kernel: text(image_dir.join(&image.kernel.file))?,
             initramfs: text(image_dir.join(&image.initramfs.file))?,
@@ -98,6 +130,7 @@ impl LaunchSpec {
             measurement: expected_measurement(image, shape),
             qmp_socket: text(wiring.qmp_socket)?,
             init_data_device: text(wiring.init_data_device)?,
+            disks: wiring.disks.into_iter().map(disk).collect::<Result<_, _>>()?,
             vsock: match wiring.vsock {
                 Vsock::VhostUser { socket } => RenderedVsock::VhostUser { socket: text(socket)? },
                 Vsock::Kernel { cid } => RenderedVsock::Kernel { cid },
@@ -146,6 +179,7 @@ impl LaunchSpec {
         );
         args.option("-mon", "chardev=qmp,mode=control");
         self.init_data(&mut args);
+        self.image_disks(&mut args);
         self.vsock(&mut args);
         self.network(&mut args);
         args.0
@@ -176,6 +210,21 @@ impl LaunchSpec {
         );
         args.option("-blockdev", "driver=raw,node-name=initdata,read-only=on,file=initdata-file");
         args.option("-device", format!("{},drive=initdata,serial=initdata", self.device("virtio-blk")));
+    }
+
+    fn image_disks(&self, args: &mut Args) {
+        for (number, RenderedDisk { file, serial }) in self.disks.iter().enumerate() {
+            let (file, serial) = (escaped(file), escaped(serial));
+            // Read-only and without locks: any number of pods have the same file, and its pages in the host's memory.
+            args.option(
+                "-blockdev",
+                format!("driver=file,node-name=disk{number}-file,read-only=on,locking=off,filename={file}"),
+            );
+            let node = format!("driver=raw,node-name=disk{number},read-only=on,file=disk{number}-file");
+            args.option("-blockdev", node);
+            let device = self.device("virtio-blk");
+            args.option("-device", format!("{device},drive=disk{number},serial={serial}"));
+        }
     }
 
     fn vsock(&self, args: &mut Args) {
@@ -234,8 +283,7 @@ fn cmdline(image: &ImageManifest, shape: &PodShape) -> String {
     };
     if let (Accelerator::Tcg, Some(khz)) = (shape.accelerator, shape.tsc_khz) {
         add(&format!("tsc_early_khz={khz}"));
-        // Or the clock watchdog demotes the counter when the host is busy.
-        add("tsc=reliable no_timer_check");
+        add(EMULATED);
     }
     match shape.mitigations {
         Mitigations::On => {}

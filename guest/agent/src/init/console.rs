@@ -45,7 +45,7 @@ pub fn boot_timeline(stamps: &Stamps) {
     for Stamp { step, at } in stamps.iter() {
         let took = at.saturating_sub(before).as_millis();
         line.push_str(&format!(" {step} {took} ms,"));
-        before = *at;
+        before = at;
     }
     let line = line.trim_end_matches(',');
     write_line(format_args!("{line}\r\n"));
