@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod init_data;
+mod limits;
 mod lying_host;
 mod main_story;
 mod mitigations;

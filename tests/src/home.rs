@@ -20,6 +20,8 @@ const COMMAND: Duration = Duration::from_secs(180);
 #[derive(Debug, Clone)]
 pub struct Home {
     root: PathBuf,
+    /// Searched for programs before PATH.
+    programs: Option<PathBuf>,
 }
 
 /// What a command said.
@@ -36,7 +38,7 @@ impl Home {
         for folder in ["config", "state", "host", "tmp"] {
             std::fs::create_dir_all(root.join(folder))?;
         }
-        Ok(Self { root })
+        Ok(Self { root, programs: None })
     }
 
     pub fn root(&self) -> &Path {
@@ -46,6 +48,11 @@ impl Home {
     /// Everything the host keeps.
     pub fn host_state(&self) -> PathBuf {
         self.root.join("host")
+    }
+
+    /// The same, with the programs in `folder` found before this machine's own.
+    pub fn with_programs(self, folder: impl Into<PathBuf>) -> Self {
+        Self { programs: Some(folder.into()), ..self }
     }
 
     /// Another owner on the same machine: an identity of its own, the same host.
@@ -64,6 +71,11 @@ impl Home {
             .env("TMPDIR", self.root.join("tmp"))
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
+        if let Some(first) = &self.programs {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let folders = std::iter::once(first.clone()).chain(std::env::split_paths(&path));
+            command.env("PATH", std::env::join_paths(folders)?);
+        }
         Ok(command)
     }
 

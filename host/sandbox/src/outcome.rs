@@ -47,6 +47,7 @@ outcomes! {
     GuestRefused = 13, "guest-refused", "the guest answered and refused to be set up";
     Tee = 14, "tee", "the simulated TEE platform failed";
     GuestPanicked = 15, "guest-panicked", "the guest's kernel panicked while booting";
+    GuestGaveUp = 16, "guest-gave-up", "the guest found that it cannot or must not serve, and ended";
     Interrupted = 130, "interrupted", "interrupted; what had been started was taken down";
 }
 

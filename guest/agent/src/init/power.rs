@@ -50,6 +50,8 @@ pub fn fail(error: &BootError) -> ! {
 
 /// Says on the console why the guest ends, and ends it. `why` holds nothing of an owner.
 pub fn give_up(why: &str) -> ! {
+    // Whoever reads the console takes a line for a whole: a parser's explanation goes on over several.
+    let why = why.lines().next().unwrap_or_default();
     console::write_line(format_args!("postern: ends: {why}\r\n"));
     poweroff();
 }

@@ -43,6 +43,8 @@ pub(super) const CRASH_LINE: &str = " panicked at ";
 const PANIC_LINE: &str = "Kernel panic - not syncing: ";
 const MEMORY_WORDS: [&str; 4] =
     ["Out of memory", "out of memory", "deadlocked on memory", "unable to allocate"];
+/// What the agent says before it ends a guest that it cannot or must not serve.
+const GAVE_UP: [&str; 2] = ["postern: cannot boot: ", "postern: ends: "];
 /// Every line of the agent on the console has this.
 const AGENT_LINE: &str = "postern: ";
 
@@ -102,6 +104,7 @@ impl Parts {
         tokio::select! {
             biased;
             error = self.guest_panic() => error,
+            error = self.guest_gave_up() => error,
             error = end_of(&self.vsock, HELPER) => error,
             error = end_of(&self.qemu, "QEMU") => error,
             error = self.helper_crash() => error,
@@ -116,6 +119,21 @@ impl Parts {
         let said = qemu.stdout().text();
         let out_of_memory = MEMORY_WORDS.iter().any(|words| said.contains(words));
         StartError::GuestPanicked { why, out_of_memory, source: last_words_of_console(&said) }
+    }
+
+    /// Waits for the agent to say why it ends the guest, which it does next.
+    async fn guest_gave_up(&self) -> StartError {
+        let Some(qemu) = &self.qemu else { return std::future::pending().await };
+        let said = async |words: &'static str| {
+            let line = qemu.stdout().line_containing(words).await;
+            line.split_once(words).map_or_else(String::new, |(_, why)| why.trim().to_owned())
+        };
+        let [cannot_boot, ends] = GAVE_UP;
+        let why = tokio::select! {
+            why = said(cannot_boot) => why,
+            why = said(ends) => why,
+        };
+        StartError::GuestGaveUp { why }
     }
 
     /// Waits for the vsock helper to crash: its process outlives the thread that does the work.

@@ -43,6 +43,8 @@ pub enum StartError {
     ClaimSocket { path: PathBuf, source: io::Error },
     #[error("the guest's kernel panicked while booting: {why}")]
     GuestPanicked { why: String, out_of_memory: bool, source: LastWords },
+    #[error("the guest gave up: {why}")]
+    GuestGaveUp { why: String },
     #[error("a program does not start")]
     Spawn(#[from] SpawnError),
     #[error("{program} ended unexpectedly: {ended}")]
@@ -80,6 +82,7 @@ impl StartError {
             Self::State(error) => error.outcome(),
             Self::Identity(_) | Self::ClaimSocket { .. } => Outcome::Internal,
             Self::GuestPanicked { .. } => Outcome::GuestPanicked,
+            Self::GuestGaveUp { .. } => Outcome::GuestGaveUp,
             Self::Spawn(_)
             | Self::Ended { .. }
             | Self::Crashed { .. }
@@ -122,6 +125,7 @@ impl StartError {
             Self::Identity(_)
             | Self::ClaimSocket { .. }
             | Self::GuestPanicked { .. }
+            | Self::GuestGaveUp { .. }
             | Self::Spawn(_)
             | Self::NoPort
             | Self::Tee(_)
