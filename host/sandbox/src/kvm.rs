@@ -170,6 +170,7 @@ fn plan(scratch: &Path, image: &Path, tools: &Tools) -> Result<Plan, Box<dyn std
         shape: shape()?,
         listen: std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0),
         vsock: VsockChoice::Auto,
+        disks: Vec::new(),
         tools: tools.clone(),
     };
     Ok(Plan { vm, tenant })

@@ -48,6 +48,7 @@ outcomes! {
     Tee = 14, "tee", "the simulated TEE platform failed";
     GuestPanicked = 15, "guest-panicked", "the guest's kernel panicked while booting";
     GuestGaveUp = 16, "guest-gave-up", "the guest found that it cannot or must not serve, and ended";
+    BadDisk = 17, "bad-disk", "an image disk is missing, damaged or not an image disk";
     Interrupted = 130, "interrupted", "interrupted; what had been started was taken down";
 }
 

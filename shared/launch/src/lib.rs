@@ -23,6 +23,6 @@ pub use measure::{MeasuredLaunch, launch_digest};
 pub use qemu_args::{Launched, ParseArgsError, parse as parse_qemu_args};
 pub use shape::{Accelerator, Cpus, Machine, MemoryMib, Mitigations, PodShape, ShapeError, TeePlatform};
 pub use spec::{
-    AGENT_VSOCK_PORT, GUEST_ADDRESS, GUEST_MAC, LaunchSpec, Network, OWNER_TCP_PORT, SpecError, Vsock,
-    Wiring, expected_measurement,
+    AGENT_VSOCK_PORT, Disk, GUEST_ADDRESS, GUEST_MAC, LaunchSpec, MAX_DISKS, Network, OWNER_TCP_PORT,
+    SpecError, Vsock, Wiring, expected_measurement,
 };

@@ -6,9 +6,9 @@
 use std::{fs, net::SocketAddrV4, path::Path};
 
 use postern_launch::{
-    Accelerator, Cpus, ImageManifest, LaunchSpec, Launched, Machine, MemoryMib, Mitigations, Network,
-    ParseArgsError, PodShape, SpecError, TeePlatform, Vsock, Wiring, expected_measurement, image::ImageFile,
-    launch_digest, parse_qemu_args, trust_domain,
+    Accelerator, Cpus, Disk, ImageManifest, LaunchSpec, Launched, MAX_DISKS, Machine, MemoryMib, Mitigations,
+    Network, ParseArgsError, PodShape, SpecError, TeePlatform, Vsock, Wiring, expected_measurement,
+    image::ImageFile, launch_digest, parse_qemu_args, trust_domain,
 };
 use postern_model::Sha256;
 use proptest::prelude::*;
@@ -42,6 +42,7 @@ fn wiring(vsock: Vsock) -> Wiring {
     Wiring {
         qmp_socket: "qmp.sock".into(),
         init_data_device: "init-data.img".into(),
+        disks: Vec::new(),
         vsock,
         network: Network::User { listen: SocketAddrV4::new([127, 0, 0, 1].into(), 0) },
     }
@@ -132,6 +133,26 @@ fn a_comma_in_a_path_stays_in_the_path() {
     let args = spec(&shape(Machine::Microvm, Accelerator::Tcg), wiring).qemu_args();
     assert!(args.contains(&"socket,id=vsock,path=a,,b.sock".to_owned()));
     assert!(args.iter().any(|arg| arg.ends_with("filename=x,,read-only=off")));
+}
+
+#[test]
+fn image_disks_are_read_only_and_not_measured() {
+    let disk = |number: usize| Disk { file: format!("/srv/a,{number}").into(), serial: "0123456789".into() };
+    let shape = shape(Machine::Microvm, Accelerator::Tcg);
+    let with = |count: usize| Wiring { disks: (0..count).map(disk).collect(), ..wiring(vhost_user()) };
+    let one = spec(&shape, with(1));
+    assert_golden("microvm-tcg-disk.args", &one.qemu_args());
+    assert_eq!(one.expected_measurement(), expected_measurement(&image(), &shape));
+    assert_eq!(launched(&one.qemu_args()).cmdline, one.cmdline());
+    for machine in Machine::ALL {
+        let all = spec(&PodShape { machine: *machine, ..shape }, with(MAX_DISKS)).qemu_args();
+        assert!(launched(&all).cmdline.contains("quiet"));
+        let blockdevs = all.iter().filter(|arg| arg.starts_with("driver="));
+        assert!(blockdevs.clone().count() == 2 + 2 * MAX_DISKS);
+        assert!(blockdevs.clone().all(|arg| arg.contains("read-only=on")));
+    }
+    let refused = LaunchSpec::new(&image(), Path::new("/"), &shape, with(MAX_DISKS + 1));
+    assert_eq!(refused, Err(SpecError::Disks(MAX_DISKS + 1)));
 }
 
 fn launched(args: &[String]) -> Launched {

@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// The owner's init data, as a device image or as text
     #[arg(long, value_name = "FILE")]
     init_data: PathBuf,
+    /// Image disk that `postern image pack` made, lent read-only to this pod; repeatable
+    #[arg(long = "disk", value_name = "FILE")]
+    disks: Vec<PathBuf>,
     #[command(flatten)]
     vm: VmArguments,
     /// How long the guest may take to answer, in seconds
@@ -118,7 +121,8 @@ impl Arguments {
     pub(super) async fn plan(&self, home: &Home) -> Result<Plan, Failure> {
         let deadline = Duration::from_secs(self.deadline);
         let tenant = TenantPlan { name: self.name.clone(), init_data: self.init_data.clone(), deadline };
-        Ok(Plan { vm: self.vm.plan(home).await?, tenant })
+        let vm = VmPlan { disks: self.disks.clone(), ..self.vm.plan(home).await? };
+        Ok(Plan { vm, tenant })
     }
 }
 
@@ -154,6 +158,7 @@ impl VmArguments {
                 Vsock::VhostUser => VsockChoice::VhostUser,
                 Vsock::Kernel => VsockChoice::Kernel,
             },
+            disks: Vec::new(),
             tools,
         })
     }
@@ -166,6 +171,9 @@ pub(super) fn to_command_line(plan: &Plan) -> Vec<OsString> {
     let mut option = |name: &str, value: OsString| line.extend([name.into(), value]);
     option("--init-data", tenant.init_data.clone().into());
     option("--deadline", tenant.deadline.as_secs().to_string().into());
+    for disk in &vm.disks {
+        option("--disk", disk.clone().into());
+    }
     line.extend(vm_to_command_line(vm));
     line
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, net::SocketAddrV4, path::PathBuf};
 
-use postern_launch::{ImageError, InitDataError, SpecError};
+use postern_launch::{DiskFileError, ImageError, InitDataError, SpecError};
 
 use super::tee::TeeError;
 use crate::{
@@ -29,6 +29,12 @@ pub enum StartError {
     InitDataRead { path: PathBuf, source: io::Error },
     #[error("{} is not init data", path.display())]
     InitData { path: PathBuf, source: InitDataError },
+    #[error("cannot read image disk {}", path.display())]
+    DiskRead { path: PathBuf, source: io::Error },
+    #[error("{} is not an image disk", path.display())]
+    Disk { path: PathBuf, source: DiskFileError },
+    #[error("{} holds an image that another of the pod's disks holds too", path.display())]
+    DiskTwice { path: PathBuf },
     #[error("the launch cannot be described")]
     Spec(#[from] SpecError),
     #[error("{listen} is in use")]
@@ -77,7 +83,8 @@ impl StartError {
             Self::Tool(_) | Self::NoKernelVsock => Outcome::MissingProgram,
             Self::Path { .. } | Self::Image(_) => Outcome::BadImage,
             Self::InitDataRead { .. } | Self::InitData { .. } => Outcome::BadInitData,
-            Self::Spec(_) => Outcome::Usage,
+            Self::DiskRead { .. } | Self::Disk { .. } => Outcome::BadDisk,
+            Self::DiskTwice { .. } | Self::Spec(_) => Outcome::Usage,
             Self::PortInUse { .. } | Self::Listen { .. } => Outcome::PortInUse,
             Self::State(error) => error.outcome(),
             Self::Identity(_) | Self::ClaimSocket { .. } => Outcome::Internal,
@@ -107,6 +114,11 @@ impl StartError {
             Self::InitDataRead { .. } | Self::InitData { .. } => {
                 "use the file that `postern pod create` made, unchanged".into()
             }
+            Self::DiskRead { .. } | Self::Disk { .. } => {
+                "use a file that `postern image pack` made, unchanged".into()
+            }
+            Self::DiskTwice { .. } => "name each --disk once".into(),
+            Self::Spec(SpecError::Disks(_)) => "leave some --disk out; push those images".into(),
             Self::Spec(_) => "give the figure that `postern-host probe` prints with --tsc-khz".into(),
             Self::PortInUse { listen } | Self::Listen { listen, .. } => {
                 format!("listen elsewhere, or with --listen {}:0 on any free port", listen.ip())

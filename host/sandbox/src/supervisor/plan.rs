@@ -9,7 +9,8 @@ use std::{
 };
 
 use postern_launch::{
-    EncodedInitData, ImageManifest, LaunchSpec, Network, PodShape, Vsock, Wiring, decode_device,
+    Disk, DiskFooter, EncodedInitData, ImageManifest, LaunchSpec, Network, PodShape, Vsock, Wiring,
+    decode_device,
     init_data::{MAGIC, MAX_DEVICE},
 };
 use postern_model::{HostData, PodName};
@@ -38,6 +39,8 @@ pub struct VmPlan {
     /// Where the owner's endpoint is to be reached; port 0 is any free one.
     pub listen: SocketAddrV4,
     pub vsock: VsockChoice,
+    /// Files of image disks. A shell that waits for its tenant has none.
+    pub disks: Vec<PathBuf>,
     pub tools: Tools,
 }
 
@@ -69,6 +72,7 @@ pub(super) struct CheckedVm {
     pub plan: VmPlan,
     pub image_dir: PathBuf,
     image: ImageManifest,
+    disks: Vec<Disk>,
     pub qemu: PathBuf,
     pub vsock: CheckedVsock,
 }
@@ -94,9 +98,10 @@ impl VmPlan {
         let image_dir = std::path::absolute(&self.image_dir)
             .map_err(|source| StartError::Path { path: self.image_dir.clone(), source })?;
         let image = ImageManifest::load(&image_dir)?;
+        let disks = check_disks(&self.disks)?;
         let vsock = self.check_vsock()?;
         check_listen(self.listen)?;
-        Ok(CheckedVm { plan: self, image_dir, image, qemu, vsock })
+        Ok(CheckedVm { plan: self, image_dir, image, disks, qemu, vsock })
     }
 
     fn check_vsock(&self) -> Result<CheckedVsock, StartError> {
@@ -146,6 +151,7 @@ impl CheckedVm {
         let wiring = Wiring {
             qmp_socket: QMP_SOCKET.into(),
             init_data_device: INIT_DATA_FILE.into(),
+            disks: self.disks.clone(),
             vsock: match &self.vsock {
                 CheckedVsock::VhostUser { .. } => Vsock::VhostUser { socket: VHOST_USER_SOCKET.into() },
                 CheckedVsock::Kernel { cid } => Vsock::Kernel { cid: *cid },
@@ -158,6 +164,31 @@ impl CheckedVm {
 
 pub(super) fn this_process() -> Result<ProcessId, StartError> {
     ProcessId::of(std::process::id()).map_err(StartError::Identity)
+}
+
+/// Each one an image disk, and none twice: a guest that finds two with one serial number takes neither.
+fn check_disks(paths: &[PathBuf]) -> Result<Vec<Disk>, StartError> {
+    let mut disks: Vec<Disk> = Vec::new();
+    for path in paths {
+        let open = || {
+            let file = std::path::absolute(path)?;
+            // Not a pipe, which would wait for a writer.
+            match std::fs::metadata(&file)?.is_file() {
+                true => Ok((File::open(&file)?, file)),
+                false => Err(io::Error::other("not a regular file")),
+            }
+        };
+        let unreadable = |source| StartError::DiskRead { path: path.clone(), source };
+        let (mut content, file) = open().map_err(unreadable)?;
+        let footer = DiskFooter::read(&mut content)
+            .map_err(|source| StartError::Disk { path: path.clone(), source })?;
+        let serial = footer.disk.serial();
+        if disks.iter().any(|known| known.serial == serial) {
+            return Err(StartError::DiskTwice { path: path.clone() });
+        }
+        disks.push(Disk { file, serial });
+    }
+    Ok(disks)
 }
 
 fn read_init_data(path: &Path) -> Result<(Vec<u8>, HostData), StartError> {

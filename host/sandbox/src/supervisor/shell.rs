@@ -87,8 +87,8 @@ pub struct Claimed {
 pub async fn claim(home: &Home, plan: &Plan) -> Result<Option<Claimed>, StartError> {
     let vm = &plan.vm;
     let shells = home.shells()?;
-    // Only a shell's own choice of a port can have been made before.
-    if shells.is_empty() || vm.listen.port() != 0 {
+    // Only a shell's own choice of a port can have been made before, and disks are plugged in at the start.
+    if shells.is_empty() || vm.listen.port() != 0 || !vm.disks.is_empty() {
         return Ok(None);
     }
     let absolute = |path: &Path| {

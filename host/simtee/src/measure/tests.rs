@@ -36,6 +36,7 @@ fn spec(dir: &Path) -> LaunchSpec {
     let wiring = Wiring {
         qmp_socket: dir.join("qmp"),
         init_data_device: dir.join("initdata"),
+        disks: Vec::new(),
         vsock: Vsock::Kernel { cid: 5 },
         network: Network::User { listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0) },
     };
