@@ -20,6 +20,8 @@ use crate::{
 
 const ROUNDS: usize = 40;
 const STREAM: usize = 512 << 20;
+/// What `postern cp` puts in a message.
+const PIECE: usize = 256 << 10;
 const MIB: f64 = 1_048_576.0;
 
 /// Exec, create and start, memory, descriptors.
@@ -212,7 +214,7 @@ async fn exec_cat(door: &Door) -> anyhow::Result<f64> {
         ..Default::default()
     };
     let input = ProcessInput { kind: Some(process_input::Kind::Exec(start)) };
-    let mut output = door.containers().exec(tokio_stream::iter([input])).await?.into_inner();
+    let mut output = door.bulk().exec(tokio_stream::iter([input])).await?.into_inner();
     let mut received = 0;
     while let Some(ProcessOutput { kind }) = output.message().await? {
         if let Some(process_output::Kind::Stdout(bytes)) = kind {
@@ -225,7 +227,7 @@ async fn exec_cat(door: &Door) -> anyhow::Result<f64> {
 async fn cp_out(door: &Door) -> anyhow::Result<f64> {
     let begun = Instant::now();
     let request = CopyOutRequest { container: "web".into(), path: "/tmp/big".into(), follow_link: false };
-    let mut output = door.containers().copy_out(request).await?.into_inner();
+    let mut output = door.bulk().copy_out(request).await?.into_inner();
     let mut received = 0;
     while let Some(message) = output.message().await? {
         if let Some(copy_out_response::Kind::Data(bytes)) = message.kind {
@@ -243,16 +245,16 @@ async fn cp_in(door: &Door) -> anyhow::Result<f64> {
     header.set_cksum();
     let begin = CopyInBegin { container: "web".into(), directory: "/tmp".into(), preserve_owner: false };
     let data = |bytes: Bytes| CopyInRequest { kind: Some(copy_in_request::Kind::Data(bytes)) };
-    let chunk = Bytes::from(vec![7; 1 << 20]);
+    let chunk = Bytes::from(vec![7; PIECE]);
     let messages = [
         CopyInRequest { kind: Some(copy_in_request::Kind::Begin(begin)) },
         data(Bytes::copy_from_slice(header.as_bytes())),
     ];
-    let body = std::iter::repeat_n(chunk, STREAM >> 20).map(data);
+    let body = std::iter::repeat_n(chunk, STREAM / PIECE).map(data);
     let end = std::iter::once(data(Bytes::from(vec![0; 1024])));
     let begun = Instant::now();
     let response =
-        door.containers().copy_in(tokio_stream::iter(messages.into_iter().chain(body).chain(end))).await?;
+        door.bulk().copy_in(tokio_stream::iter(messages.into_iter().chain(body).chain(end))).await?;
     rate(usize::try_from(response.into_inner().bytes)?, begun)
 }
 

@@ -2,16 +2,21 @@
 
 use std::{
     net::SocketAddr,
-    sync::Mutex,
+    pin::Pin,
+    task::{Context, Poll},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, anyhow};
-use hyper_util::rt::TokioIo;
-use postern_api::owner::{
-    ExecStart, Exit, ProcessInput, ProcessOutput, PushBegin, PushRequest,
-    containers_client::ContainersClient, images_client::ImagesClient, pod_client::PodClient, process_input,
-    process_output, push_request,
+use hyper::{Request, Response, body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use postern_api::{
+    bulk,
+    owner::{
+        ExecStart, Exit, ProcessInput, ProcessOutput, PushBegin, PushRequest,
+        containers_client::ContainersClient, images_client::ImagesClient, pod_client::PodClient,
+        process_input, process_output, push_request,
+    },
 };
 use postern_evidence::{ReferenceValues, TrustedRoots};
 use postern_model::Role;
@@ -19,11 +24,14 @@ use postern_tunnel::{
     Attested, ClientIdentity, ConnectError, Expectation, ExpectedInstance, OwnerCa, Validity,
 };
 use tokio::net::TcpStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{body::Body, codegen::http::Uri};
 
-/// HTTP/2 windows of the owner's side, as `postern` has them.
+/// HTTP/2 of the owner's side, as `postern` has it.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+const FRAME: u32 = 256 << 10;
+const SEND_BUFFER: usize = 1 << 20;
+const MAX_MESSAGE: usize = 8 << 20;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Seconds since the Unix epoch.
@@ -88,32 +96,54 @@ pub enum DoorError {
 }
 
 /// gRPC over one stream that is attested already.
+#[derive(Debug, Clone)]
+pub struct Channel(http2::SendRequest<Body>);
+
 async fn channel<IO>(stream: IO) -> anyhow::Result<Channel>
 where
     IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let once = Mutex::new(Some(stream));
-    let endpoint = Endpoint::from_static("http://pod")
+    let (requests, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
-    let connector = tower::service_fn(move |_: Uri| {
-        let stream = once.lock().ok().and_then(|mut once| once.take());
-        async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("the tunnel is gone")) }
-    });
-    Ok(endpoint.connect_with_connector(connector).await?)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_send_buf_size(SEND_BUFFER)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    tokio::spawn(connection);
+    Ok(Channel(requests))
+}
+
+impl tower::Service<Request<Body>> for Channel {
+    type Response = Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
 }
 
 impl Door {
     pub fn pod(&self) -> PodClient<Channel> {
-        PodClient::new(self.channel.clone())
+        PodClient::with_origin(self.channel.clone(), origin())
     }
 
     pub fn containers(&self) -> ContainersClient<Channel> {
-        ContainersClient::new(self.channel.clone())
+        ContainersClient::with_origin(self.channel.clone(), origin())
     }
 
     pub fn images(&self) -> ImagesClient<Channel> {
-        ImagesClient::new(self.channel.clone())
+        ImagesClient::with_origin(self.channel.clone(), origin())
+    }
+
+    /// Calls that carry bytes in bulk.
+    pub fn bulk(&self) -> bulk::Client<Channel> {
+        bulk::Client::new(self.channel.clone(), origin(), MAX_MESSAGE)
     }
 
     /// Pushes an archive under `reference`.
@@ -137,7 +167,7 @@ impl Door {
             ..Default::default()
         };
         let input = ProcessInput { kind: Some(process_input::Kind::Exec(start)) };
-        let mut output = self.containers().exec(tokio_stream::iter([input])).await?.into_inner();
+        let mut output = self.bulk().exec(tokio_stream::iter([input])).await?.into_inner();
         let mut printed = Vec::new();
         while let Some(ProcessOutput { kind }) = output.message().await? {
             match kind.context("empty output message")? {
@@ -150,6 +180,11 @@ impl Door {
         }
         Err(anyhow!("the stream ended without an exit"))
     }
+}
+
+/// Names the pod; decides nothing.
+fn origin() -> Uri {
+    Uri::from_static("https://pod")
 }
 
 const CHUNK: usize = 256 << 10;

@@ -2,8 +2,9 @@
 //! agent protocol over ttRPC).
 //!
 //! Wire types stop at the first function: [`convert`] turns them into `postern-model` types, with one error per broken
-//! field. [`metadata`] names what a status carries besides its text. [`ttrpc`] is the host protocol's framing.
+//! field. [`bulk`] carries what is large without copying it. [`metadata`] names what a status carries besides its text. [`ttrpc`] is the host protocol's framing.
 
+pub mod bulk;
 pub mod convert;
 pub mod metadata;
 pub mod ttrpc;

@@ -22,6 +22,7 @@ use crate::{
     guest::GuestIdentity,
     identity::{CertificateProblem, ClientCertificate, authority},
     provider,
+    read_ahead::ReadAhead,
     wire::{self, Answer, WireError},
 };
 
@@ -39,8 +40,8 @@ pub const EVIDENCE_DEADLINE: Duration = Duration::from_secs(20);
 const LINGER_DEADLINE: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 * 1024;
 
-/// The stream behind the tunnel's door. TLS sits directly on the transport.
-pub type ServerStream<IO> = tokio_rustls::server::TlsStream<IO>;
+/// The stream behind the tunnel's door. TLS sits on the transport, with nothing between but larger reads.
+pub type ServerStream<IO> = tokio_rustls::server::TlsStream<ReadAhead<IO>>;
 
 /// Who is at the other end, as the owner CA vouches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,7 +150,7 @@ impl Acceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let accept = self.inner.tls.accept(io).into_fallible();
+        let accept = self.inner.tls.accept(ReadAhead::new(io)).into_fallible();
         match within("the TLS handshake", HANDSHAKE_DEADLINE, accept).await? {
             Ok(stream) => Ok(stream),
             Err((error, io)) => {

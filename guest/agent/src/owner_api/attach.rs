@@ -1,9 +1,12 @@
 //! `Containers.Attach`: the streams of a container's first process. Any number may be attached; each gets all output.
 
 use futures_util::{StreamExt, stream};
-use postern_api::owner::{self as wire, process_input, process_output::Kind};
+use postern_api::{
+    bulk::Incoming,
+    owner::{self as wire, process_input, process_output::Kind},
+};
 use postern_model::OperationKind;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::{
     process::{Controls, follow, output, window_size},
@@ -15,7 +18,7 @@ use crate::pod::{Attachment, LogStream, Wanted};
 
 pub(super) async fn attach(
     session: &Session,
-    mut input: Streaming<wire::ProcessInput>,
+    mut input: Incoming<wire::ProcessInput>,
 ) -> Result<Answers<wire::ProcessOutput>, Status> {
     let Some(process_input::Kind::Attach(wanted)) = input.message().await?.and_then(|message| message.kind)
     else {

@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use futures_util::{StreamExt, stream};
-use postern_api::owner::{
-    CopyInBegin, CopyInRequest, CopyInResponse, CopyOutBegin, CopyOutRequest, CopyOutResponse,
-    copy_in_request, copy_out_response::Kind,
+use postern_api::{
+    bulk::Incoming,
+    owner::{
+        CopyInBegin, CopyInRequest, CopyInResponse, CopyOutBegin, CopyOutRequest, CopyOutResponse,
+        copy_in_request, copy_out_response::Kind,
+    },
 };
 use postern_container::{CopyInOptions, CopyOut, CopyOutOptions};
 use postern_model::OperationKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::{
     service::Answers,
@@ -24,7 +27,7 @@ const CHUNK: usize = 256 << 10;
 
 pub(super) async fn copy_in(
     session: &Session,
-    mut input: Streaming<CopyInRequest>,
+    mut input: Incoming<CopyInRequest>,
 ) -> Result<CopyInResponse, Status> {
     let Some(copy_in_request::Kind::Begin(begin)) = input.message().await?.and_then(|message| message.kind)
     else {

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use futures_util::{StreamExt, stream};
-use postern_api::owner::{self as wire, process_input, process_output::Kind};
+use postern_api::{
+    bulk::Incoming,
+    owner::{self as wire, process_input, process_output::Kind},
+};
 use postern_container::{ExecProcess, Stdio};
 use postern_model::OperationKind;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::{
     process::{Controls, follow, output, window_size},
@@ -18,7 +21,7 @@ use crate::pod::{LogStream, Piece};
 
 pub(super) async fn exec(
     session: &Session,
-    mut input: Streaming<wire::ProcessInput>,
+    mut input: Incoming<wire::ProcessInput>,
 ) -> Result<Answers<wire::ProcessOutput>, Status> {
     let Some(process_input::Kind::Exec(wanted)) = input.message().await?.and_then(|message| message.kind)
     else {

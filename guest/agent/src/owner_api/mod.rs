@@ -1,13 +1,14 @@
 //! The owner's endpoint: `postern.v1` over HTTP/2 inside the attested tunnel.
 //!
 //! [`server`] accepts and bounds connections; a [`session`] is one authenticated peer; [`service`] names every method
-//! and hands it to the file of that method, which decodes, authorizes, submits and encodes. [`status`] is the one place
-//! where errors become gRPC codes.
+//! and hands it to the file of that method, which decodes, authorizes, submits and encodes; [`bulk`] does so for those
+//! that carry bytes in bulk. [`status`] is the one place where errors become gRPC codes.
 
 mod apply;
 mod attach;
 mod attest;
 mod audit;
+mod bulk;
 mod copy;
 mod create;
 mod events;

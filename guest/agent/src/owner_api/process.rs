@@ -1,9 +1,12 @@
 //! What an owner sends to a process: input, window size, signals. The same for `exec` and `attach`.
 
-use postern_api::owner::{self as wire, process_input::Kind};
+use postern_api::{
+    bulk::Incoming,
+    owner::{self as wire, process_input::Kind},
+};
 use postern_container::{Process, Signal, Terminal, WindowSize};
 use tokio::{io::AsyncWriteExt, task::JoinHandle};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use crate::pod::SharedInput;
 
@@ -26,7 +29,7 @@ pub(super) struct Controls {
 
 /// Carries out input until the caller closes its side. A caller that goes away altogether is noticed where the output
 /// is sent.
-pub(super) fn follow(mut input: Streaming<wire::ProcessInput>, controls: Controls) -> AbortOnDrop {
+pub(super) fn follow(mut input: Incoming<wire::ProcessInput>, controls: Controls) -> AbortOnDrop {
     AbortOnDrop(tokio::spawn(async move {
         while let Ok(Some(message)) = input.message().await {
             match message.kind {

@@ -19,7 +19,10 @@ use tokio::{
 use tonic::{body::Body, codegen::Service as _};
 use tracing::debug;
 
-use super::session::{Session, Shared};
+use super::{
+    bulk::Call,
+    session::{Session, Shared},
+};
 
 /// Connections at once, authenticated or not.
 const MAX_CONNECTIONS: usize = 64;
@@ -29,7 +32,7 @@ const MAX_STREAMS: u32 = 128;
 const MAX_HEADER_LIST: u32 = 16 << 10;
 const MAX_FRAME: u32 = 256 << 10;
 /// A message on the wire, either way: a chunk of a stream, or a specification.
-const MAX_MESSAGE: usize = 4 << 20;
+pub(super) const MAX_MESSAGE: usize = 4 << 20;
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Bytes of output that HTTP/2 may hold back for one stream.
@@ -133,11 +136,15 @@ where
 {
     let pod = PodServer::new(session.clone()).max_decoding_message_size(MAX_MESSAGE);
     let containers = ContainersServer::new(session.clone()).max_decoding_message_size(MAX_MESSAGE);
-    let images = ImagesServer::new(session).max_decoding_message_size(MAX_MESSAGE);
+    let images = ImagesServer::new(session.clone()).max_decoding_message_size(MAX_MESSAGE);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (mut pod, mut containers, mut images) = (pod.clone(), containers.clone(), images.clone());
+        let session = session.clone();
         async move {
             let path = request.uri().path();
+            if let Some(call) = Call::at(path) {
+                return Ok(call.serve(&session, request).await);
+            }
             let service = path.strip_prefix("/postern.v1.").and_then(|rest| rest.split_once('/'));
             match service.map(|(service, _)| service) {
                 Some("Pod") => pod.call(request).await,

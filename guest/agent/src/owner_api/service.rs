@@ -1,4 +1,5 @@
-//! The three services, method by method. Each is carried out in the file named after it.
+//! The three services, method by method. Each is carried out in the file named after it; those that carry bytes in
+//! bulk come to it by way of [`super::bulk`].
 
 use std::pin::Pin;
 
@@ -18,13 +19,18 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    apply, attach, attest, audit, copy, create, events, exec, handover, images, inspect, inspect_pod,
-    lifecycle, list, logs, port_forward, release, session::Session, stats, top, wait,
+    apply, attest, audit, create, events, handover, images, inspect, inspect_pod, lifecycle, list, logs,
+    port_forward, release, session::Session, stats, top, wait,
 };
 
 /// What a streaming method answers with.
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Answer<T> = Result<Response<T>, Status>;
+
+/// Calls in [`bulk`](super::bulk) never get here.
+fn routed_before<T>(_: Request<T>) -> Status {
+    Status::unimplemented("this call is served elsewhere")
+}
 
 #[tonic::async_trait]
 impl Pod for Session {
@@ -122,19 +128,19 @@ impl Containers for Session {
     }
 
     async fn attach(&self, request: Request<Streaming<ProcessInput>>) -> Answer<Self::AttachStream> {
-        attach::attach(self, request.into_inner()).await.map(Response::new)
+        Err(routed_before(request))
     }
 
     async fn exec(&self, request: Request<Streaming<ProcessInput>>) -> Answer<Self::ExecStream> {
-        exec::exec(self, request.into_inner()).await.map(Response::new)
+        Err(routed_before(request))
     }
 
     async fn copy_in(&self, request: Request<Streaming<CopyInRequest>>) -> Answer<CopyInResponse> {
-        copy::copy_in(self, request.into_inner()).await.map(Response::new)
+        Err(routed_before(request))
     }
 
     async fn copy_out(&self, request: Request<CopyOutRequest>) -> Answer<Self::CopyOutStream> {
-        copy::copy_out(self, request.into_inner()).await.map(Response::new)
+        Err(routed_before(request))
     }
 
     async fn port_forward(

@@ -2,8 +2,12 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use postern_api::owner::{
-    HandoverRequest, containers_client::ContainersClient, images_client::ImagesClient, pod_client::PodClient,
+use postern_api::{
+    bulk,
+    owner::{
+        HandoverRequest, containers_client::ContainersClient, images_client::ImagesClient,
+        pod_client::PodClient,
+    },
 };
 use postern_evidence::RootKind;
 use postern_model::{PodName, Role};
@@ -128,6 +132,11 @@ impl Session {
     pub(crate) fn containers(&self) -> ContainersClient<Channel> {
         ContainersClient::with_origin(self.channel.clone(), self.origin.clone())
             .max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// Calls that carry bytes in bulk.
+    pub(crate) fn bulk(&self) -> bulk::Client<Channel> {
+        bulk::Client::new(self.channel.clone(), self.origin.clone(), MAX_MESSAGE)
     }
 
     pub(crate) fn images(&self) -> ImagesClient<Channel> {

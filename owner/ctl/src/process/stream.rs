@@ -8,10 +8,13 @@
 
 use std::future::Future;
 
-use postern_api::owner::{CloseStdin, ProcessInput, ProcessOutput, process_input, process_output};
+use postern_api::{
+    bulk::Incoming,
+    owner::{CloseStdin, ProcessInput, ProcessOutput, process_input, process_output},
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming};
+use tonic::{Response, Status};
 
 use super::{
     input::{self, DetachKeys, Typed},
@@ -74,7 +77,7 @@ pub(crate) async fn drive<Open, Opening>(
 ) -> Result<Exit, Failure>
 where
     Open: FnOnce(ReceiverStream<ProcessInput>) -> Opening,
-    Opening: Future<Output = Result<Response<Streaming<ProcessOutput>>, Status>>,
+    Opening: Future<Output = Result<Response<Incoming<ProcessOutput>>, Status>>,
 {
     let signals = Signals::new().or_fail(|| "cannot listen for signals".into())?;
     let (requests, receiver) = mpsc::channel(QUEUE);
@@ -121,7 +124,7 @@ fn leave(connection: &Connection<'_>, left: Left) -> Failure {
 async fn receive(
     session: &Session,
     subject: Subject<'_>,
-    mut answers: Streaming<ProcessOutput>,
+    mut answers: Incoming<ProcessOutput>,
     screen: Screen,
 ) -> Result<Received, Failure> {
     let (mut stdout, mut stderr) = (None, None);

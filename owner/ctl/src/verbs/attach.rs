@@ -72,6 +72,6 @@ pub(super) async fn attach(session: &Session, container: &ContainerName, how: Ho
         start: how.start,
     });
     let connection = Connection { subject, terminal: how.terminal, stdin: how.stdin, leave: Leave::GoesOn };
-    let mut containers = session.containers();
+    let mut containers = session.bulk();
     drive(session, connection, first, async |input| containers.attach(input).await).await
 }

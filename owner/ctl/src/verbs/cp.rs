@@ -7,11 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use indicatif::ProgressBar;
-use postern_api::owner::{
-    CopyInBegin, CopyInRequest, CopyInResponse, CopyOutRequest, CopyOutResponse, copy_in_request,
-    copy_out_response,
+use postern_api::{
+    bulk,
+    owner::{
+        CopyInBegin, CopyInRequest, CopyInResponse, CopyOutRequest, CopyOutResponse, copy_in_request,
+        copy_out_response,
+    },
 };
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use crate::{
     copy::{
@@ -176,7 +179,7 @@ async fn send_stream<E: Send + 'static>(
         bar.inc(piece.len() as u64);
         CopyInRequest { kind: Some(copy_in_request::Kind::Data(piece)) }
     };
-    let mut containers = session.containers();
+    let mut containers = session.bulk();
     upload(first, wrap, produce, async |stream| containers.copy_in(stream).await).await
 }
 
@@ -231,7 +234,7 @@ fn counted(entries: u64, bytes: u64) -> String {
 struct Incoming<'a> {
     session: &'a Session,
     subject: Subject<'a>,
-    answers: Streaming<CopyOutResponse>,
+    answers: bulk::Incoming<CopyOutResponse>,
     total_bytes: u64,
 }
 
@@ -248,7 +251,7 @@ impl<'a> Incoming<'a> {
             path: path.to_owned(),
             follow_link: args.follow_link,
         };
-        let mut answers = session.open_stream(subject, session.containers().copy_out(request)).await?;
+        let mut answers = session.open_stream(subject, session.bulk().copy_out(request)).await?;
         let first = answers.message().await.map_err(|status| session.failure(subject, &status))?;
         match first.and_then(|first| first.kind) {
             Some(copy_out_response::Kind::Begin(begin)) => {

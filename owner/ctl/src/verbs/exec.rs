@@ -70,7 +70,7 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
         stdin: args.interactive,
         leave: Leave::Ends,
     };
-    let mut containers = session.containers();
+    let mut containers = session.bulk();
     drive(&session, connection, first, async |input| containers.exec(input).await).await
 }
 
