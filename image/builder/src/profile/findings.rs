@@ -111,7 +111,10 @@ fn reason(what: &str, who: &str) -> Reason {
 
 /// Fit for one line of a terminal, whatever the image chose.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().take(MAX_TEXT).flat_map(|c| if c == '"' { vec![c] } else { c.escape_debug().collect() }).collect()
+    text.chars()
+        .take(MAX_TEXT)
+        .flat_map(|c| if c == '"' { vec![c] } else { c.escape_debug().collect() })
+        .collect()
 }
 
 /// `/proc/17/stat` of one run is `/proc/18/stat` of the next.

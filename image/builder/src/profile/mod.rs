@@ -1,6 +1,6 @@
 //! Which kernel options an image needs, found out before a pod boots.
 //!
-//! What a program does ([`trace`]) or could do ([`scan`]) is matched with a table of rules ([`rules`]) and becomes
+//! What a program does ([`stage`], [`strace`]) or could do ([`scan`]) is matched with a table of rules ([`rules`]) and becomes
 //! [`findings`]: options, each with what needs it. [`compose`] makes a kernel profile of them, and [`check`] compares
 //! them with a kernel.
 
@@ -8,6 +8,7 @@ pub mod check;
 pub mod compose;
 pub mod findings;
 pub mod image;
+pub mod kernel_config;
 pub mod rules;
 pub mod scan;
 pub mod stage;

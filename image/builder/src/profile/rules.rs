@@ -61,6 +61,9 @@ pub struct Rule {
     paths: Vec<String>,
     #[serde(default)]
     files: Vec<FileKind>,
+    /// Options without which this one serves nobody.
+    #[serde(default)]
+    pub(super) with: Vec<String>,
 }
 
 impl Rule {
@@ -142,12 +145,16 @@ impl Rules {
             if !seen.insert(&rule.option) {
                 return Err(RulesError::Twice { option: option() });
             }
-            for (what, text) in [("name", &rule.option), ("reason", &rule.reason), ("without", &rule.without)] {
+            for (what, text) in [("name", &rule.option), ("reason", &rule.reason), ("without", &rule.without)]
+            {
                 if text.trim().is_empty() {
                     return Err(RulesError::Empty { option: option(), what });
                 }
             }
-            if rule.calls.is_empty() && rule.imports.is_empty() && rule.paths.is_empty() && rule.files.is_empty()
+            if rule.calls.is_empty()
+                && rule.imports.is_empty()
+                && rule.paths.is_empty()
+                && rule.files.is_empty()
             {
                 return Err(RulesError::Empty { option: option(), what: "what needs it" });
             }
@@ -185,13 +192,19 @@ impl Rules {
     }
 
     /// The rules that a call meets, each with the word that it was met by.
-    pub fn of_call<'a>(&'a self, call: &str, words: &'a [Word]) -> impl Iterator<Item = (&'a Rule, Option<&'a Word>)> {
+    pub fn of_call<'a>(
+        &'a self,
+        call: &str,
+        words: &'a [Word],
+    ) -> impl Iterator<Item = (&'a Rule, Option<&'a Word>)> {
         let patterns = self.calls.get(call).map(Vec::as_slice).unwrap_or_default();
         patterns.iter().filter_map(move |pattern| {
             let rule = &self.rules[pattern.rule];
             match &pattern.words {
                 None => Some((rule, None)),
-                Some(wanted) => words.iter().find(|word| wanted.contains(word)).map(|word| (rule, Some(word))),
+                Some(wanted) => {
+                    words.iter().find(|word| wanted.contains(word)).map(|word| (rule, Some(word)))
+                }
             }
         })
     }
@@ -319,7 +332,10 @@ mod tests {
         assert!(parse(&format!("{known}calls = [\"a(b)\"]")).contains("\"a(b)\" is no pattern"));
         assert!(parse(&format!("{known}calls = [\"A\"]")).contains("is no pattern"));
         assert!(parse(known).contains("what needs it is empty"));
-        assert!(parse("name = \"X\"\nreason = \"\"\nwithout = \"w\"\ncalls = [\"a\"]").contains("reason is empty"));
+        assert!(
+            parse("name = \"X\"\nreason = \"\"\nwithout = \"w\"\ncalls = [\"a\"]")
+                .contains("reason is empty")
+        );
         assert!(parse(&format!("{known}because = \"\"")).contains("not valid"));
     }
 }

@@ -17,9 +17,36 @@ pub const OPTIONS: &[&str] = &["-ff", "-qq", "-xx", "-s", "256", "-a", "0"];
 
 /// Chatty calls without options or paths of their own: not worth a line each.
 const QUIET: &[&str] = &[
-    "read", "write", "readv", "writev", "pread64", "pwrite64", "close", "lseek", "brk", "mprotect", "munmap", "fstat",
-    "recvfrom", "sendto", "recvmsg", "sendmsg", "poll", "ppoll", "select", "pselect6", "rt_sigaction", "rt_sigprocmask",
-    "rt_sigreturn", "getpid", "gettid", "nanosleep", "clock_nanosleep", "sched_yield", "wait4", "getrandom",
+    "read",
+    "write",
+    "readv",
+    "writev",
+    "pread64",
+    "pwrite64",
+    "close",
+    "lseek",
+    "brk",
+    "mprotect",
+    "munmap",
+    "fstat",
+    "recvfrom",
+    "sendto",
+    "recvmsg",
+    "sendmsg",
+    "poll",
+    "ppoll",
+    "select",
+    "pselect6",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "getpid",
+    "gettid",
+    "nanosleep",
+    "clock_nanosleep",
+    "sched_yield",
+    "wait4",
+    "getrandom",
 ];
 
 /// The argument of `-e trace=`: everything but what no rule ever looks at.
@@ -94,7 +121,8 @@ fn words(text: &str) -> Option<(Vec<Word>, &str)> {
             }
             b'/' if text[at..].starts_with("/*") => at += 2 + text[at + 2..].find("*/")? + 2,
             c if c.is_ascii_alphabetic() || c == b'_' => {
-                let length = text[at..].bytes().take_while(|c| c.is_ascii_alphanumeric() || *c == b'_').count();
+                let length =
+                    text[at..].bytes().take_while(|c| c.is_ascii_alphanumeric() || *c == b'_').count();
                 let word = &text[at..at + length];
                 if is_constant(word) {
                     words.push(Word::Constant(word.to_owned()));
@@ -157,19 +185,20 @@ pub struct Traced {
 /// count, nor what its children do before they become a program of the image.
 pub fn read(rules: &Rules, root: u32, files: &BTreeMap<u32, String>) -> Traced {
     let mut traced = Traced::default();
-    let mut pending = vec![(root, None)];
+    let mut pending = vec![(root, Origin { name: None, directory: "/".into() })];
     let mut done = std::collections::BTreeSet::new();
-    while let Some((process, name)) = pending.pop() {
+    while let Some((process, origin)) = pending.pop() {
         let (Some(text), true) = (files.get(&process), done.insert(process)) else { continue };
-        let mut reader = Reader { rules, traced: &mut traced, name, pending: &mut pending, ours: process == root };
+        let mut reader =
+            Reader { rules, traced: &mut traced, origin, pending: &mut pending, ours: process == root };
         for line in text.lines() {
             reader.line(line);
         }
     }
     // A child whose parent's line is lost still counts.
     for (process, text) in files.iter().filter(|(process, _)| !done.contains(process)) {
-        let name = Some(format!("process {process}"));
-        let mut reader = Reader { rules, traced: &mut traced, name, pending: &mut Vec::new(), ours: false };
+        let origin = Origin { name: Some(format!("process {process}")), directory: "/".into() };
+        let mut reader = Reader { rules, traced: &mut traced, origin, pending: &mut Vec::new(), ours: false };
         for line in text.lines() {
             reader.line(line);
         }
@@ -177,12 +206,20 @@ pub fn read(rules: &Rules, root: u32, files: &BTreeMap<u32, String>) -> Traced {
     traced
 }
 
+/// What a child has from its parent.
+#[derive(Debug, Clone)]
+struct Origin {
+    /// The program that runs; none before the first of the image does.
+    name: Option<String>,
+    /// The working directory.
+    directory: String,
+}
+
 struct Reader<'a> {
     rules: &'a Rules,
     traced: &'a mut Traced,
-    /// The program that runs; none before the first of the image does.
-    name: Option<String>,
-    pending: &'a mut Vec<(u32, Option<String>)>,
+    origin: Origin,
+    pending: &'a mut Vec<(u32, Origin)>,
     ours: bool,
 }
 
@@ -196,22 +233,30 @@ impl Reader<'_> {
                 return;
             }
         };
-        if let ("clone" | "clone3" | "fork" | "vfork", Outcome::Value(child)) = (call.name.as_str(), &call.result)
+        if let ("clone" | "clone3" | "fork" | "vfork", Outcome::Value(child)) =
+            (call.name.as_str(), &call.result)
             && let Ok(child) = u32::try_from(*child)
             && child != 0
         {
-            self.pending.push((child, self.name.clone()));
+            self.pending.push((child, self.origin.clone()));
         }
         if self.ours {
             return;
         }
-        let executed = matches!(call.name.as_str(), "execve" | "execveat") && call.result == Outcome::Value(0);
-        if executed && let Some(path) = call.texts().next() {
-            let name = path.rsplit('/').next().unwrap_or(path).to_owned();
-            self.traced.programs.entry(path.to_owned()).or_insert_with(|| name.clone());
-            self.name = Some(name);
+        if call.name == "chdir" && call.result == Outcome::Value(0) {
+            let to = call.texts().next().unwrap_or_default();
+            self.origin.directory = below(&self.origin.directory, to);
         }
-        let Some(name) = &self.name else { return };
+        let executed =
+            matches!(call.name.as_str(), "execve" | "execveat") && call.result == Outcome::Value(0);
+        if executed && let Some(path) = call.texts().next() {
+            // A program that starts itself anew is called by what it calls itself.
+            let name = if path == "/proc/self/exe" { call.texts().nth(1).unwrap_or(path) } else { path };
+            let name = name.rsplit('/').next().unwrap_or(name).to_owned();
+            self.traced.programs.entry(below(&self.origin.directory, path)).or_insert_with(|| name.clone());
+            self.origin.name = Some(name);
+        }
+        let Some(name) = &self.origin.name else { return };
         self.traced.calls += 1;
         self.traced.findings.call(self.rules, &call.name, &call.words, name);
         if !call.found_nothing() {
@@ -221,6 +266,14 @@ impl Reader<'_> {
                 self.traced.findings.path(self.rules, path, name);
             }
         }
+    }
+}
+
+/// `path` as seen from `directory`.
+fn below(directory: &str, path: &str) -> String {
+    match path.starts_with('/') {
+        true => path.to_owned(),
+        false => format!("{}/{path}", directory.trim_end_matches('/')),
     }
 }
 
