@@ -24,6 +24,7 @@ mod progress;
 mod record;
 mod target;
 mod text;
+mod timeline;
 mod trust;
 mod verbs;
 

@@ -27,6 +27,7 @@ use crate::{
     exit::Exit,
     failure::{Failure, OrFail},
     output::notice,
+    timeline::Moments,
 };
 
 /// Messages to the guest that wait for the tunnel.
@@ -42,6 +43,8 @@ pub(crate) struct Connection<'a> {
     pub(crate) terminal: bool,
     pub(crate) stdin: bool,
     pub(crate) leave: Leave,
+    /// Where to note when it started and first wrote something.
+    pub(crate) moments: Option<&'a Moments>,
 }
 
 /// What becomes of the process when this program leaves it.
@@ -93,7 +96,7 @@ where
     let outcome = {
         let feed = feed(&connection, requests, signals, raw.is_some());
         tokio::select! {
-            received = receive(session, connection.subject, answers, screen) => received,
+            received = receive(session, &connection, answers, screen) => received,
             left = feed => return Err(leave(&connection, left)),
         }
     };
@@ -123,15 +126,19 @@ fn leave(connection: &Connection<'_>, left: Left) -> Failure {
 /// Takes the guest's messages to our standard streams until the exit, or until our reader goes.
 async fn receive(
     session: &Session,
-    subject: Subject<'_>,
+    connection: &Connection<'_>,
     mut answers: Incoming<ProcessOutput>,
     screen: Screen,
 ) -> Result<Received, Failure> {
+    let Connection { subject, moments, .. } = *connection;
     let (mut stdout, mut stderr) = (None, None);
     let exit = loop {
         let answer = answers.message().await.map_err(|status| session.failure(subject, &status))?;
         let (writer, piece) = match answer.and_then(|answer| answer.kind) {
-            Some(process_output::Kind::Started(_)) => continue,
+            Some(process_output::Kind::Started(_)) => {
+                moments.inspect(|moments| moments.started_now());
+                continue;
+            }
             Some(process_output::Kind::Stdout(piece)) => {
                 (stdout.get_or_insert_with(|| Writer::stdout(screen)), piece)
             }
@@ -141,6 +148,7 @@ async fn receive(
             Some(process_output::Kind::Exit(exit)) => break Some(exit),
             None => break None,
         };
+        moments.inspect(|moments| moments.output_now());
         if !writer.write(piece).await {
             break None;
         }

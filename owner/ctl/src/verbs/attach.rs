@@ -13,6 +13,7 @@ use crate::{
         terminal,
     },
     target::Target,
+    timeline::Moments,
 };
 
 #[derive(Debug, clap::Args)]
@@ -53,11 +54,16 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
         history: args.history,
         start: false,
     };
-    attach(&session, &container, how).await
+    attach(&session, &container, how, None).await
 }
 
 /// Connects to a container and stays until it ends.
-pub(super) async fn attach(session: &Session, container: &ContainerName, how: How) -> Result<Exit, Failure> {
+pub(super) async fn attach(
+    session: &Session,
+    container: &ContainerName,
+    how: How,
+    moments: Option<&Moments>,
+) -> Result<Exit, Failure> {
     let doing = match how.start {
         true => format!("start container {container}"),
         false => format!("attach to container {container}"),
@@ -71,7 +77,8 @@ pub(super) async fn attach(session: &Session, container: &ContainerName, how: Ho
         history: how.history,
         start: how.start,
     });
-    let connection = Connection { subject, terminal: how.terminal, stdin: how.stdin, leave: Leave::GoesOn };
+    let connection =
+        Connection { subject, terminal: how.terminal, stdin: how.stdin, leave: Leave::GoesOn, moments };
     let mut containers = session.bulk();
     drive(session, connection, first, async |input| containers.attach(input).await).await
 }

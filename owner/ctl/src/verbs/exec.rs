@@ -69,6 +69,7 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
         terminal: args.tty,
         stdin: args.interactive,
         leave: Leave::Ends,
+        moments: None,
     };
     let mut containers = session.bulk();
     drive(&session, connection, first, async |input| containers.exec(input).await).await

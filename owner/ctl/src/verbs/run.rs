@@ -19,6 +19,7 @@ use crate::{
     image::{ImageArgument, push},
     launch::parse,
     output,
+    timeline::{self, Clock, Moments},
 };
 
 const EXAMPLES: &str = "\
@@ -55,6 +56,9 @@ pub(crate) struct Args {
     /// Pull over HTTP without TLS; the content is checked against its digests all the same
     #[arg(long)]
     plain_http: bool,
+    /// Say at the end how long each stage took, on standard error
+    #[arg(long)]
+    timeline: bool,
     #[command(flatten)]
     options: options::Options,
 }
@@ -76,7 +80,9 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
             .hint("add -d, or push first with `postern image push`"));
     }
     let mut spec = options.spec(&args.image, args.command.clone())?;
+    let mut clock = Clock::new();
     let session = Session::open(owner, &args.pod, Intent::Change).await?;
+    clock.lap("tunnel");
     match &args.image {
         ImageArgument::Local(source) => {
             let image = push(&session, source, None).await?;
@@ -87,12 +93,32 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
         }
         ImageArgument::Reference(_) => {}
     }
+    // Sent or pulled, checked and unpacked: the pod answers when it has the layers' files.
+    clock.lap("image");
     let name = spec.name.clone();
     create(&session, &args, spec.into()).await?;
-    match args.detach {
+    clock.lap("create");
+    let moments = Moments::default();
+    let ended = match args.detach {
         true => start_detached(&session, &name, options.rm).await,
-        false => foreground(&session, &name, options).await,
+        false => foreground(&session, &name, options, &moments).await,
+    };
+    if args.timeline {
+        output::notice(timeline(clock, &moments).trim_end());
     }
+    ended
+}
+
+/// From the start of the container on, as far as it came.
+fn timeline(mut clock: Clock, moments: &Moments) -> String {
+    if let Some(started) = moments.started() {
+        clock.lap_at("start", started);
+    }
+    if let Some(first) = moments.first_output() {
+        clock.lap_at("first output", first);
+    }
+    clock.lap("end");
+    timeline::lines(&clock.stages())
 }
 
 fn request(reference: &str, plain_http: bool) -> PullRequest {
@@ -141,9 +167,10 @@ async fn foreground(
     session: &Session,
     name: &ContainerName,
     options: &options::Options,
+    moments: &Moments,
 ) -> Result<Exit, Failure> {
     let how = How { terminal: options.tty, stdin: options.interactive, history: false, start: true };
-    match attach(session, name, how).await {
+    match attach(session, name, how, Some(moments)).await {
         Err(failure) if matches!(failure.exit(), Exit::CannotExecute | Exit::CommandNotFound) => {
             Err(undo(session, name, options.rm, failure).await)
         }

@@ -51,5 +51,5 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
         history: false,
         start: true,
     };
-    attach::attach(&session, &target.container, how).await
+    attach::attach(&session, &target.container, how, None).await
 }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use postern_api::owner::InspectPodRequest;
 use postern_launch::{
     Accelerator, Cpus, EncodedInitData, Machine, Mitigations, PodShape, TeePlatform, expected_measurement,
 };
@@ -26,6 +27,7 @@ use crate::{
     process::signals,
     progress,
     record::{self, Origin, PodRecord},
+    timeline::{self, Clock},
     trust::{self, Entry, TrustStore},
 };
 
@@ -59,7 +61,7 @@ pub(crate) struct Args {
     /// Where the tunnel is reached on this machine; any free port of loopback when left out
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<std::net::SocketAddr>,
-    /// Print how long each stage took
+    /// Print how long each stage took, the guest's own by its own clock
     #[arg(long)]
     timeline: bool,
     #[command(flatten)]
@@ -170,12 +172,18 @@ async fn create(
     record.shape = Some(prepared.shape);
     bar.set_message(format!("pod {}: verifying", args.name));
     let verified = first_contact(owner, &record).await?;
+    clock.lap("tunnel");
     let checks = verify::passed(&verified.attested);
     let mut session = Session::begin(record, verified.stream, verified.attested).await?;
     session.pin(owner)?;
     session.hand_over(owner).await?;
-    clock.lap("tunnel");
-    session.keep_timeline(owner, clock.stages)?;
+    clock.lap("handover");
+    let mut timeline = clock.stages();
+    if args.timeline || args.output.format == Format::Json {
+        let asked = session.call("inspect the pod", session.pod().inspect(InspectPodRequest {})).await?;
+        timeline = timeline::told_by_guest(timeline, &asked.boot);
+    }
+    session.keep_timeline(owner, timeline)?;
     bar.finish_and_clear();
     Ok(Made { simulated: session.is_simulated(), record: session.record().clone(), checks })
 }
@@ -207,36 +215,6 @@ async fn prepare(
     let init_data = init_data::make(&args.name, owner_ca)?;
     let measurement = expected_measurement(&manifest, &shape);
     Ok(Prepared { image_dir, shape, measurement, init_data, simulated_root: probe.simulated_root })
-}
-
-/// Stages that sum to the whole, whatever the host says of its own.
-struct Clock {
-    last: Instant,
-    stages: Vec<Stage>,
-}
-
-impl Clock {
-    fn new() -> Self {
-        Self { last: Instant::now(), stages: Vec::new() }
-    }
-
-    fn lap(&mut self, name: &str) {
-        self.lap_with(name, Vec::new());
-    }
-
-    /// A lap with parts: `name` is what the parts leave over.
-    fn lap_with(&mut self, name: &str, parts: Vec<Stage>) {
-        let now = Instant::now();
-        let lap = millis(now.duration_since(self.last));
-        let known: u64 = parts.iter().map(|part| part.millis).sum();
-        self.stages.extend(parts);
-        self.stages.push(Stage { stage: name.to_owned(), millis: lap.saturating_sub(known) });
-        self.last = now;
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The user has accepted the simulated platform of this machine: its root goes into the trust store, as what it is.
@@ -293,9 +271,7 @@ fn print(args: &Args, made: &Made) -> Result<(), Failure> {
         format!("pod {} is up after {:.1} s\n{}", record.name, total as f64 / 1000.0, verify::lines(checks));
     text.push_str(&verify::mitigations_line(Some(args.mitigations)));
     if args.timeline {
-        for Stage { stage, millis } in &record.timeline {
-            text.push_str(&format!("  {stage:<10} {:>7.2} s\n", *millis as f64 / 1000.0));
-        }
+        text.push_str(&timeline::lines(&record.timeline));
     }
     text.push_str("the pod is yours: the host can no longer create or touch its containers\n");
     if *simulated {
