@@ -81,7 +81,11 @@ async fn next(mut copy: CopyOut, mut buffer: BytesMut) -> Option<Step> {
     buffer.reserve(CHUNK);
     match copy.reader.read_buf(&mut buffer).await {
         Ok(1..) => Some((Ok(Kind::Data(buffer.split().freeze())), Some((copy, buffer)))),
-        Ok(0) | Err(_) => match copy.finish().await {
+        Err(error) => {
+            let error = PodError::failed("reading the archive")(error);
+            Some((Err(status::pod(error)), None))
+        }
+        Ok(0) => match copy.finish().await {
             Ok(_) => None,
             Err(error) => {
                 let error = PodError::failed("copying out of the container")(error);

@@ -7,9 +7,10 @@
 //! whose processes have no-new-privileges.
 
 use std::{
+    cell::RefCell,
     ffi::OsStr,
     fs::File,
-    io::{self, BufReader, Read, Write},
+    io::{self, Read, Write},
     os::fd::{AsFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
@@ -33,9 +34,7 @@ use crate::runtime::{CopySummary, Failure, FailureKind};
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
-/// File content is moved in pieces of this size: what a pipe of ours holds.
-const PIECE: usize = 1024 * 1024;
-/// Headers are read through a buffer; content, in larger pieces, goes past it.
+/// Headers are read through a buffer; content goes past it.
 const HEADER_BUFFER: usize = 64 * 1024;
 
 pub(super) fn copy_in(
@@ -49,14 +48,15 @@ pub(super) fn copy_in(
     drop(root);
     let directory = openat2(CWD, &request.directory, DIRECTORY, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
         .map_err(|error| explain(request.directory.display(), &error.into()))?;
+    let source = RefCell::new(Source::new(File::from(data)));
     let mut unpacker = Unpacker {
         directory,
         owner: request.owner,
         parent: None,
-        piece: vec![0; PIECE],
+        source: &source,
         summary: CopySummary::default(),
     };
-    let mut archive = Archive::new(BufReader::with_capacity(HEADER_BUFFER, File::from(data)));
+    let mut archive = Archive::new(Through(&source));
     let broken = |error: io::Error| Failure::new(FailureKind::Archive, format!("archive: {error}"));
     for entry in archive.entries().map_err(broken)? {
         unpacker.unpack(entry.map_err(broken)?)?;
@@ -66,16 +66,73 @@ pub(super) fn copy_in(
     answer(socket, &Reply::CopyDone(unpacker.summary), &[], &[])
 }
 
-struct Unpacker {
+/// The archive as it comes through the pipe. Content of files is taken out beneath the archive's reader, from the pipe
+/// into the file without passing through this process; the reader then skips what it believes to be still there.
+struct Source {
+    pipe: File,
+    buffer: Vec<u8>,
+    /// What of the buffer has not been read yet.
+    start: usize,
+    end: usize,
+    /// Bytes that were taken out, and that the reader has yet to skip.
+    taken: u64,
+}
+
+impl Source {
+    fn new(pipe: File) -> Self {
+        Self { pipe, buffer: vec![0; HEADER_BUFFER], start: 0, end: 0, taken: 0 }
+    }
+
+    /// Moves the next `size` bytes into `file`; returns how many there were. Nothing may have been read of them.
+    fn take_out(&mut self, file: &File, size: u64) -> io::Result<u64> {
+        let ahead =
+            usize::try_from(size).map_or(self.end, |size| self.end.min(self.start.saturating_add(size)));
+        let mut out = file;
+        out.write_all(&self.buffer[self.start..ahead])?;
+        let mut moved = (ahead - self.start) as u64;
+        self.start = ahead;
+        // Between a pipe and a file, `io::copy` lets the kernel pass the pages on.
+        moved += io::copy(&mut (&self.pipe).take(size - moved), &mut out)?;
+        self.taken += moved;
+        Ok(moved)
+    }
+
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.taken > 0 {
+            // Skipped, not looked at: the reader is told how many there were, and its buffer stays as it is.
+            let skipped = usize::try_from(self.taken).map_or(out.len(), |taken| taken.min(out.len()));
+            self.taken -= skipped as u64;
+            return Ok(skipped);
+        }
+        if self.start == self.end {
+            (self.start, self.end) = (0, self.pipe.read(&mut self.buffer)?);
+        }
+        let count = out.len().min(self.end - self.start);
+        out[..count].copy_from_slice(&self.buffer[self.start..self.start + count]);
+        self.start += count;
+        Ok(count)
+    }
+}
+
+/// The source, for the archive's reader.
+struct Through<'a>(&'a RefCell<Source>);
+
+impl Read for Through<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.0.borrow_mut().read(out)
+    }
+}
+
+struct Unpacker<'a> {
     directory: OwnedFd,
     owner: Option<(u32, u32)>,
     /// Directory of the last entry: the next one is usually in it too.
     parent: Option<(PathBuf, OwnedFd)>,
-    piece: Vec<u8>,
+    source: &'a RefCell<Source>,
     summary: CopySummary,
 }
 
-impl Unpacker {
+impl Unpacker<'_> {
     fn unpack(&mut self, entry: Entry<'_, impl Read>) -> Result<(), Failure> {
         let name = entry.path().map_err(|error| explain("name in the archive", &error))?.into_owned();
         let shown = name.display().to_string();
@@ -110,7 +167,7 @@ impl Unpacker {
     }
 
     /// The directory in which `place` is to be, made if missing, and its name there. `None` for the top itself.
-    fn locate<'a>(&mut self, place: &'a Path) -> io::Result<Option<(&OwnedFd, &'a OsStr)>> {
+    fn locate<'p>(&mut self, place: &'p Path) -> io::Result<Option<(&OwnedFd, &'p OsStr)>> {
         let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else { return Ok(None) };
         if self.parent.as_ref().is_none_or(|(known, _)| known != parent) {
             let directory = self.open_directory(parent)?;
@@ -171,24 +228,15 @@ impl Unpacker {
         Ok(fchmod(&made, mode)?)
     }
 
-    fn write_file(&mut self, place: &Path, mut entry: Entry<'_, impl Read>) -> io::Result<()> {
+    fn write_file(&mut self, place: &Path, entry: Entry<'_, impl Read>) -> io::Result<()> {
         let header = entry.header();
         let ((uid, gid), mode, modified) = (self.owner(header)?, mode(header)?, header.mtime()?);
         let size = entry.size();
         let (parent, name) = self.locate(place)?.ok_or(io::ErrorKind::IsADirectory)?;
-        let mut file = File::from(open_for_writing(parent, name)?);
-        let mut left = size;
-        while left > 0 {
-            let wanted = usize::try_from(left).map_or(PIECE, |left| left.min(PIECE));
-            let count = entry.read(&mut self.piece[..wanted])?;
-            if count == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the archive ends in the middle of the file",
-                ));
-            }
-            file.write_all(&self.piece[..count])?;
-            left -= count as u64;
+        let file = File::from(open_for_writing(parent, name)?);
+        if self.source.borrow_mut().take_out(&file, size)? != size {
+            let error = "the archive ends in the middle of the file";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, error));
         }
         self.summary.bytes += size;
         // Owner first: changing it clears set-user-id bits.

@@ -2,12 +2,13 @@
 //!
 //! The container may change the tree meanwhile: every step is from an open directory to a name in it, without following
 //! links, and a file that shrinks is filled up with zeros, so that the archive stays whole. Devices, pipes and sockets
-//! have no content and are counted instead; the kernel's own file systems are not entered.
+//! have no content and are counted instead; the kernel's own file systems are not entered. Content goes from the page
+//! cache into the pipe without passing through this process.
 
 use std::{
     ffi::{CStr, OsStr},
     fs::File,
-    io::{self, BufReader, BufWriter, Read, Write},
+    io::{self, BufWriter, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -31,7 +32,10 @@ use crate::runtime::{CopySummary, Failure, FailureKind};
 
 /// Deepest tree that is packed: each level holds a descriptor.
 const MAX_DEPTH: usize = 512;
-const BUFFER: usize = 512 * 1024;
+/// Headers and names are gathered in this much; content goes past it.
+const BUFFER: usize = 64 * 1024;
+/// Content is padded to this (tar(5)).
+const BLOCK: u64 = 512;
 /// Magic numbers (linux/magic.h) of file systems that show the kernel's state: proc, sysfs, cgroup v1 and v2, devpts,
 /// securityfs, debugfs, bpf, mqueue.
 const KERNELS: [u64; 9] = [
@@ -241,9 +245,12 @@ impl Packer {
         let size = stat.st_size.unsigned_abs();
         let mut header = header(stat, EntryType::Regular);
         header.set_size(size);
-        // Exactly as many bytes as announced, whatever the file does meanwhile.
-        let content = BufReader::with_capacity(BUFFER, file).chain(io::repeat(0)).take(size);
-        self.archive.append_data(&mut header, shown, content)?;
+        self.archive.append_data(&mut header, shown, io::empty())?;
+        let out = self.archive.get_mut();
+        // Between a file and a pipe, `io::copy` lets the kernel pass the pages on.
+        let moved = io::copy(&mut file.take(size), out)?;
+        // Exactly as many bytes as announced, whatever the file does meanwhile, up to a whole block.
+        io::copy(&mut io::repeat(0).take(size.next_multiple_of(BLOCK) - moved), out)?;
         self.summary.bytes += size;
         Ok(())
     }
