@@ -12,9 +12,13 @@ use postern_builder::{
     build::{self, AGENT_BUDGET, Agent, Image},
     kernel::{Kernel, KernelPackages, cache_directory},
     lock::Lock,
+    records, sources,
 };
 
 use crate::report::{self, Report};
+
+mod figures;
+mod profile;
 
 /// `verify`: the image is not what its manifest says.
 const NOT_INTACT: u8 = 3;
@@ -32,7 +36,7 @@ Examples:
   postern-image build --agent postern-agent --out image --kernel vmlinux      (everything built in)
   postern-image verify image
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 the image is not what its manifest says")]
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 the image is not what its manifest says,\n            4 the kernel lacks what a container image needs,\n            5 a figure is over its budget")]
 pub(crate) struct Arguments {
     /// How to print the result
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
@@ -54,8 +58,13 @@ enum Command {
     /// The kernels that images are built with
     #[command(subcommand)]
     Kernel(KernelCommand),
+    /// What a container image asks of a kernel
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
     /// Show an image: its files, its inputs and what is in the initramfs
     Inspect { directory: PathBuf },
+    /// How much of an image has to be trusted, figure by figure, held to budgets
+    Report(figures::ReportCommand),
     /// Check every file of an image against its digest
     Verify { directory: PathBuf },
     /// Print a completion script for a shell
@@ -70,6 +79,9 @@ struct Build {
     /// Directory for the image; made when it is not there
     #[arg(long, value_name = "DIRECTORY")]
     out: PathBuf,
+    /// The workspace that the agent was built from, for the bill of materials
+    #[arg(long, value_name = "DIRECTORY")]
+    sources: Option<PathBuf>,
     /// Build even if the image is up to date
     #[arg(long)]
     rebuild: bool,
@@ -109,6 +121,18 @@ enum KernelCommand {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let report = match &self.command {
+            Command::Profile(command) => {
+                let (report, code) = command.run()?;
+                if let Some(report) = report {
+                    print(&report, self.output)?;
+                }
+                return Ok(code);
+            }
+            Command::Report(command) => {
+                let (report, code) = command.run()?;
+                print(&report, self.output)?;
+                return Ok(code);
+            }
             Command::Build(build) => build.run()?,
             Command::Kernel(KernelCommand::Fetch { out, package }) => fetch(out, package.as_deref())?,
             Command::Inspect { directory } => {
@@ -153,10 +177,18 @@ impl Build {
     fn run(&self) -> anyhow::Result<Report> {
         let agent = Agent::read(&self.agent)?;
         self.warn(&agent);
+        records::remove(&self.out)?;
+        let (state, image) = self.image(&agent)?;
+        let crates = self.sources.as_deref().map(sources::agent_crates).transpose()?;
+        records::write(&self.out, &image, crates.as_deref())?;
+        Ok(report::image(state, &self.out, &image))
+    }
+
+    /// The image, and what was done for it.
+    fn image(&self, agent: &Agent) -> anyhow::Result<(&'static str, Image)> {
         if let Some(file) = &self.kernel.kernel {
             let kernel = Kernel::from_files(file, self.kernel.modules.as_deref())?;
-            let image = build::build(&agent, &kernel, &self.out)?;
-            return Ok(report::image("built", &self.out, &image));
+            return Ok(("built", build::build(agent, &kernel, &self.out)?));
         }
         let packages = match &self.kernel.lock {
             Some(lock) => {
@@ -170,13 +202,12 @@ impl Build {
             None => KernelPackages::resolve(self.kernel.package.as_deref())?,
         };
         if !self.rebuild
-            && let Some(image) = Image::up_to_date(&self.out, &agent, packages.packages())
+            && let Some(image) = Image::up_to_date(&self.out, agent, packages.packages())
         {
-            return Ok(report::image("up to date", &self.out, &image));
+            return Ok(("up to date", image));
         }
         let kernel = obtain(&packages)?;
-        let image = build::build(&agent, &kernel, &self.out)?;
-        Ok(report::image("built", &self.out, &image))
+        Ok(("built", build::build(agent, &kernel, &self.out)?))
     }
 
     fn warn(&self, agent: &Agent) {

@@ -8,11 +8,17 @@
 pub mod build;
 pub mod cpio;
 pub mod elf;
+pub mod figures;
 pub mod initramfs;
 pub mod kernel;
 pub mod lock;
 pub mod lz4;
 pub mod modules;
+pub mod profile;
+pub mod provenance;
+pub mod records;
+pub mod sbom;
+pub mod sources;
 
 #[cfg(test)]
 mod test_files;

@@ -70,3 +70,28 @@ pub(crate) fn kernel(release: &str) -> Vec<u8> {
     image[0x500..0x500 + release.len()].copy_from_slice(release.as_bytes());
     image
 }
+
+/// An image as it is described, without its files.
+pub(crate) fn image() -> crate::build::Image {
+    use postern_launch::{ImageManifest, image::ImageFile};
+    use postern_model::Sha256;
+
+    use crate::lock::{Input, KernelInput, Lock, Package};
+    let file = |name: &str, byte| ImageFile { file: name.into(), sha256: Sha256::new([byte; 32]), size: 1 };
+    let package =
+        Package { name: "linux-image".into(), version: "6.1.1-1".into(), sha256: Sha256::new([4; 32]) };
+    let kernel =
+        KernelInput { release: "6.1.1".into(), sha256: Sha256::new([1; 32]), packages: vec![package] };
+    crate::build::Image {
+        manifest: ImageManifest {
+            format: 1,
+            kernel: file("vmlinuz", 1),
+            initramfs: file("initramfs.cpio.zst", 2),
+            cmdline: "quiet".into(),
+            agent_version: "0.1.0".into(),
+            kernel_release: "6.1.1".into(),
+            kernel_profile: None,
+        },
+        lock: Lock::new(Input::of(b"agent"), kernel, Vec::new()),
+    }
+}
