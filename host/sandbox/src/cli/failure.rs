@@ -9,6 +9,7 @@ use postern_sandbox::{
     supervisor::{StartError, TeeError},
     tools::ToolError,
 };
+use serde::{Deserialize, Serialize};
 
 /// A command that failed.
 #[derive(Debug)]
@@ -34,6 +35,16 @@ impl Failure {
         let mut failure = Self::new(Outcome::Internal, error, None);
         failure.causes.insert(0, std::mem::replace(&mut failure.message, what.to_owned()));
         failure
+    }
+
+    /// What a pool is told.
+    pub(super) fn to_reported(&self) -> Reported {
+        Reported {
+            exit: self.outcome.code(),
+            message: self.message.clone(),
+            causes: self.causes.clone(),
+            hint: self.hint.clone(),
+        }
     }
 
     /// As a supervisor reported it.
@@ -71,6 +82,33 @@ impl Failure {
         // Where standard error cannot be written, the exit code has to do.
         let _ = std::io::Write::write_all(&mut std::io::stderr(), (text + "\n").as_bytes());
         ExitCode::from(self.outcome.code())
+    }
+}
+
+/// A failure of a process that this one has started.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Reported {
+    exit: u8,
+    message: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+}
+
+impl Reported {
+    /// One for which there are no more words than these.
+    pub(super) fn internal(message: String) -> Self {
+        Self { exit: Outcome::Internal.code(), message, causes: Vec::new(), hint: None }
+    }
+
+    pub(super) fn to_line(&self) -> String {
+        std::iter::once(&self.message).chain(&self.causes).map(String::as_str).collect::<Vec<_>>().join(": ")
+    }
+}
+
+impl From<Reported> for Failure {
+    fn from(Reported { exit, message, causes, hint }: Reported) -> Self {
+        let outcome = Outcome::ALL.iter().copied().find(|known| known.code() == exit);
+        Self::reported(outcome.unwrap_or(Outcome::Internal), message, causes, hint)
     }
 }
 

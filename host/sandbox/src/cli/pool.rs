@@ -16,7 +16,7 @@ use std::{
 };
 
 use clap::Args;
-use postern_sandbox::{Home, Outcome, progress::Report, supervisor::Stop};
+use postern_sandbox::{Home, Outcome, supervisor::Stop};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -24,7 +24,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Failure, Output, run::stop_on_signals, shell::Event, start_args};
+use super::{Failure, Output, failure::Reported, run::stop_on_signals, shell::Event, start_args};
 
 /// How long a shell may take to end when the pool does.
 const SHELL_END: Duration = Duration::from_secs(30);
@@ -126,10 +126,10 @@ impl Pool {
                 () = tokio::time::sleep(pause), if waiting => continue,
             };
             print(&event, output)?;
-            if let (Event::Failed { report }, false) = (&event, self.any_ready) {
-                return Err(failure(report));
-            }
             self.heard(shell, &event);
+            if let (Event::Failed(reported), false) = (event, self.any_ready) {
+                return Err(reported.into());
+            }
         }
     }
 
@@ -143,7 +143,7 @@ impl Pool {
                 self.unclaimed -= 1;
                 self.failures = 0;
             }
-            Event::Discarded { .. } | Event::Failed { .. } => {
+            Event::Discarded { .. } | Event::Failed(_) => {
                 self.unclaimed -= 1;
                 let long_ago = self.last_failure.is_none_or(|last| last.elapsed() > MAX_PAUSE);
                 self.failures = if long_ago { 1 } else { self.failures + 1 };
@@ -211,7 +211,7 @@ async fn look_after(
         };
         match &event {
             Event::Ready { shell, .. } => name = Some(shell.clone()),
-            Event::Claimed { .. } | Event::Discarded { .. } | Event::Failed { .. } => said_last_word = true,
+            Event::Claimed { .. } | Event::Discarded { .. } | Event::Failed(_) => said_last_word = true,
         }
         // A pool that does not listen any more is about to end.
         let _ = pool.send((number, event)).await;
@@ -226,23 +226,10 @@ async fn look_after(
         let why = format!("its supervisor ended: {status}");
         let event = match name {
             Some(shell) => Event::Discarded { shell, why },
-            None => Event::Failed { report: unexplained(why) },
+            None => Event::Failed(Reported::internal(why)),
         };
         let _ = pool.send((number, event)).await;
     }
-}
-
-fn unexplained(message: String) -> Report {
-    let (kind, exit) = (Outcome::Internal.as_str().to_owned(), Outcome::Internal.code());
-    Report::Failed { kind, exit, message, causes: Vec::new(), hint: None }
-}
-
-fn failure(report: &Report) -> Failure {
-    let Report::Failed { exit, message, causes, hint, .. } = report.clone() else {
-        return Failure::internal("a shell failed without saying why", &OnePort);
-    };
-    let outcome = Outcome::ALL.iter().copied().find(|known| known.code() == exit);
-    Failure::reported(outcome.unwrap_or(Outcome::Internal), message, causes, hint)
 }
 
 fn print(event: &Event, output: Output) -> Result<(), Failure> {
@@ -253,14 +240,9 @@ fn print(event: &Event, output: Output) -> Result<(), Failure> {
         }
         (Output::Text, Event::Claimed { shell, pod }) => format!("{shell}: is pod {pod} now"),
         (Output::Text, Event::Discarded { shell, why }) => format!("{shell}: discarded: {why}"),
-        (Output::Text, Event::Failed { report: Report::Failed { message, causes, .. } }) => {
-            let causes: Vec<&str> = causes.iter().map(String::as_str).collect();
-            format!(
-                "a shell could not be made: {}",
-                [&[message.as_str()], causes.as_slice()].concat().join(": ")
-            )
+        (Output::Text, Event::Failed(reported)) => {
+            format!("a shell could not be made: {}", reported.to_line())
         }
-        (Output::Text, Event::Failed { .. }) => "a shell could not be made".into(),
     };
     super::print(&(text + "\n"))
 }

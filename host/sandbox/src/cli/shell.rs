@@ -13,7 +13,7 @@ use clap::Args;
 use postern_model::PodName;
 use postern_sandbox::{
     Home,
-    progress::{Listener, Report, millis},
+    progress::{Listener, millis},
     supervisor::{
         Stop,
         shell::{Shell, Taker, Waited},
@@ -24,6 +24,7 @@ use tokio::{io::AsyncReadExt, net::unix::pipe, sync::watch};
 
 use super::{
     Failure,
+    failure::Reported,
     run::{Log, SUPERVISOR_LOG, init_log, let_go_of_stdout, stop_on_signals},
     start_args,
 };
@@ -47,7 +48,7 @@ pub(super) enum Event {
     /// It was taken down unused.
     Discarded { shell: PodName, why: String },
     /// It could not be made.
-    Failed { report: Report },
+    Failed(Reported),
 }
 
 impl Event {
@@ -67,7 +68,7 @@ pub(super) async fn run(home: &Home, arguments: Arguments) -> Result<(), Failure
         Ok(shell) => shell,
         Err(error) => {
             let failure = Failure::from(error);
-            say(&Event::Failed { report: failure.to_report() })?;
+            say(&Event::Failed(failure.to_reported()))?;
             return Err(failure);
         }
     };

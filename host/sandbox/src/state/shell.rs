@@ -75,7 +75,7 @@ impl ShellRecord {
     ) -> io::Result<Self> {
         let number = random_number()?;
         // Eight hexadecimal digits after a word are a valid name.
-        let name = PodName::new(&format!("shell-{number:08x}")).map_err(io::Error::other)?;
+        let name = PodName::new(format!("shell-{number:08x}")).map_err(io::Error::other)?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let created_unix_millis = crate::progress::millis(now);
         let (children, measurement) = (Vec::new(), None);

@@ -5,6 +5,7 @@
 
 mod crash;
 mod input;
+mod pool;
 mod rig;
 mod silent;
 mod tools;

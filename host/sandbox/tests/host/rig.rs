@@ -51,17 +51,7 @@ impl Rig {
             Guest::NoKernel => b"not a kernel".to_vec(),
         };
         fs::write(rig.image().join("kernel"), kernel).unwrap();
-        fs::write(rig.image().join("initramfs"), b"initramfs").unwrap();
-        let manifest = ImageManifest {
-            format: FORMAT,
-            kernel: ImageFile::describe(&rig.image(), "kernel").unwrap(),
-            initramfs: ImageFile::describe(&rig.image(), "initramfs").unwrap(),
-            cmdline: "quiet".into(),
-            agent_version: "0".into(),
-            kernel_release: "0".into(),
-            kernel_profile: None,
-        };
-        fs::write(rig.image().join(MANIFEST_FILE), serde_json::to_vec(&manifest).unwrap()).unwrap();
+        rig.write_image("initramfs");
         let init_data = InitData {
             pod: "demo".parse().unwrap(),
             owner_ca_der: vec![0x30, 0],
@@ -70,6 +60,25 @@ impl Rig {
         };
         fs::write(rig.init_data(), encode(&init_data).device()).unwrap();
         rig
+    }
+
+    /// Another image in the same place.
+    pub(crate) fn change_image(&self) {
+        self.write_image("another initramfs");
+    }
+
+    fn write_image(&self, initramfs: &str) {
+        fs::write(self.image().join("initramfs"), initramfs).unwrap();
+        let manifest = ImageManifest {
+            format: FORMAT,
+            kernel: ImageFile::describe(&self.image(), "kernel").unwrap(),
+            initramfs: ImageFile::describe(&self.image(), "initramfs").unwrap(),
+            cmdline: "quiet".into(),
+            agent_version: "0".into(),
+            kernel_release: "0".into(),
+            kernel_profile: None,
+        };
+        fs::write(self.image().join(MANIFEST_FILE), serde_json::to_vec(&manifest).unwrap()).unwrap();
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -100,7 +109,11 @@ impl Rig {
     }
 
     pub(crate) fn start_command(&self, verb: &str, more: &[&str]) -> Command {
-        let mut command = self.command(&[verb, "demo", "--tee", "simulated", "--output", "json"]);
+        self.start_named(verb, "demo", more)
+    }
+
+    fn start_named(&self, verb: &str, name: &str, more: &[&str]) -> Command {
+        let mut command = self.command(&[verb, name, "--tee", "simulated", "--output", "json"]);
         command.arg("--image").arg(self.image()).arg("--init-data").arg(self.init_data()).args(more);
         command
     }
@@ -112,7 +125,11 @@ impl Rig {
 
     /// `start demo` or `run demo` that goes on.
     pub(crate) fn begin(&self, verb: &str) -> Begun {
-        let mut command = self.start_command(verb, &["--deadline", "3600"]);
+        self.begin_named(verb, "demo", &[])
+    }
+
+    pub(crate) fn begin_named(&self, verb: &str, name: &str, more: &[&str]) -> Begun {
+        let mut command = self.start_named(verb, name, &[&["--deadline", "3600"], more].concat());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Begun { child, lines }
@@ -123,8 +140,11 @@ impl Rig {
     pub(crate) fn assert_nothing_left(&self) {
         assert_eq!(self.processes(), Vec::<String>::new());
         let pods = self.state().join("pods");
-        let left: Vec<_> = fs::read_dir(&pods).map(|entries| entries.flatten().collect()).unwrap_or_default();
-        assert!(left.is_empty(), "{left:?}");
+        for directory in [pods, self.state().join("shells")] {
+            let entries = fs::read_dir(&directory);
+            let left: Vec<_> = entries.map(|entries| entries.flatten().collect()).unwrap_or_default();
+            assert!(left.is_empty(), "{left:?}");
+        }
     }
 
     /// Command names of the processes that work below the rig's directory or were told of it.
