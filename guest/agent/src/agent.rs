@@ -23,6 +23,7 @@ use crate::{
     init::{Stamps, network::NetworkConfigurator},
     owner_api::{self, Endpoint, Shared},
     pod::{Directories, Engine, PodHandle},
+    system,
 };
 
 /// Everything that differs between a guest and an ordinary process.
@@ -36,6 +37,8 @@ pub struct Place {
     pub cgroup_parent: String,
     pub owner_listen: SocketAddr,
     pub network: Arc<dyn NetworkConfigurator>,
+    /// What the program has read of its own file can be dropped and read again. In an initramfs the file is that memory.
+    pub rereadable: bool,
     pub stamps: Stamps,
 }
 
@@ -46,7 +49,7 @@ pub async fn serve(
     host: HostListener,
     serving: impl FnOnce(SocketAddr, &Stamps) -> Result<()>,
 ) -> Result<()> {
-    let Place { data_dir, program, cgroup_parent, owner_listen, network, mut stamps } = place;
+    let Place { data_dir, program, cgroup_parent, owner_listen, network, rereadable, mut stamps } = place;
     let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
     let engine = engine(&data_dir, program, cgroup_parent)?;
@@ -68,7 +71,7 @@ pub async fn serve(
     let parts = HostParts { pod: pod.clone(), audit, network };
     let hosts = tokio::spawn(host_api::serve(host, parts, Limits::default()));
 
-    let housekeeping = tokio::spawn(housekeeper.run());
+    let housekeeping = tokio::spawn(housekeeper.run(rereadable));
 
     let mut driver = driver;
     select! {
@@ -87,16 +90,38 @@ pub async fn serve(
     Ok(())
 }
 
+/// Memory that images never take, so that what is there can still be run: a sixteenth, within bounds. The smallest pod has
+/// 48 MiB, of which its kernel and this program leave a quarter.
+fn image_reserve(total_bytes: u64) -> u64 {
+    const MIB: u64 = 1 << 20;
+    (total_bytes / 16).clamp(2 * MIB, 32 * MIB)
+}
+
 fn engine(data_dir: &Path, program: PathBuf, cgroup_parent: String) -> Result<Engine> {
     let reaper = Reaper::start().context("becoming the reaper of the pod's processes")?;
     let config = RuntimeConfig::new(data_dir.join("runtime"), program, cgroup_parent);
     let runtime = Runtime::new(config, reaper).context("starting the container runtime")?;
-    let store =
-        Store::open(&data_dir.join("images"), ImageLimits::default()).context("opening the image store")?;
+    let limits =
+        ImageLimits { reserve_bytes: image_reserve(system::memory().total_bytes), ..Default::default() };
+    let store = Store::open(&data_dir.join("images"), limits).context("opening the image store")?;
     let directories =
         Directories { containers: data_dir.join("containers"), volumes: data_dir.join("volumes") };
     for directory in [&directories.containers, &directories.volumes] {
         std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     }
     Ok(Engine { runtime, store, directories })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_pod_keeps_room_for_an_image() {
+        const MIB: u64 = 1 << 20;
+        assert_eq!(image_reserve(35 * MIB), 35 * MIB / 16);
+        assert_eq!(image_reserve(256 * MIB), 16 * MIB);
+        assert_eq!(image_reserve(64 << 30), 32 * MIB);
+        assert_eq!(image_reserve(0), 2 * MIB);
+    }
 }

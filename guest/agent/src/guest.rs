@@ -53,6 +53,7 @@ fn serve(booted: Booted) -> Result<()> {
             cgroup_parent: cgroup_parent.to_string_lossy().into_owned(),
             owner_listen: (Ipv4Addr::UNSPECIFIED, OWNER_PORT).into(),
             network: Arc::new(Netlink::start().await?),
+            rereadable: false,
             stamps,
         };
         let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, HOST_VSOCK_PORT));

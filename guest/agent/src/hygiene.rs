@@ -34,10 +34,12 @@ impl Housekeeper {
         self.wanted.notify_one();
     }
 
-    /// Waits for calls, for as long as the agent lives.
-    pub async fn run(self) {
-        // What only starting needed goes first.
-        sys::forget_code();
+    /// Waits for calls, for as long as the agent lives. Of a program that is `rereadable`, what only starting needed goes
+    /// first; of another it would stay in memory, and only be mapped anew.
+    pub async fn run(self, rereadable: bool) {
+        if rereadable {
+            sys::forget_code();
+        }
         loop {
             sys::trim_memory();
             self.wanted.notified().await;

@@ -47,6 +47,7 @@ pub fn run(config: Standalone) -> Result<()> {
         cgroup_parent: scratch.name.clone(),
         owner_listen: config.owner_listen,
         network: Arc::new(Recorder::default()),
+        rereadable: true,
         stamps,
     };
     let socket = HostSocket(config.host_listen);
