@@ -2,8 +2,10 @@
 
 mod archives;
 mod hostile_registry;
+mod lies;
 mod lifecycle;
 mod mounts;
 mod real_registry;
+mod registry;
 mod space;
 mod support;

@@ -1,167 +1,17 @@
 //! A registry that does not do what it should, and the honest one it is made of.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use postern_model::{ImageReference, Secret};
-use serde_json::json;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
-    net::TcpListener,
-    task::JoinHandle,
-};
 
-use super::support::*;
+use super::{
+    lies::{false_content, strange_answers},
+    registry::{Handler, Reply, Server, honest, is_layer},
+    support::*,
+};
 use crate::{
-    Auth, Image, Limits, PullError, Store, Transport, manifest, progress::unwatched, registry::Roots,
-    stream::sha256,
+    Auth, Image, Limits, PullError, Store, Transport, progress::unwatched, registry::Roots, stream::sha256,
 };
-
-#[derive(Debug, Clone, Default)]
-struct Reply {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-    /// The connection ends after so many bytes of the body.
-    cut: Option<usize>,
-}
-
-impl Reply {
-    fn ok(body: Vec<u8>) -> Self {
-        Self { status: 200, body, ..Self::default() }
-    }
-
-    fn status(status: u16) -> Self {
-        Self { status, ..Self::default() }
-    }
-
-    fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Asked {
-    path: String,
-    headers: BTreeMap<String, String>,
-}
-
-impl Asked {
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", String::as_str)
-    }
-}
-
-type Handler = Arc<dyn Fn(&Asked) -> Reply + Send + Sync>;
-
-/// Answers every request with what a closure makes of it, one request a connection.
-struct Server {
-    address: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Server {
-    async fn start(handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        Self::listen(Arc::new(handler), None).await
-    }
-
-    async fn listen(handler: Handler, tls: Option<tokio_rustls::TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&asked);
-        let task = tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let (handler, log, tls) = (Arc::clone(&handler), Arc::clone(&log), tls.clone());
-                tokio::spawn(async move {
-                    match tls {
-                        None => serve(stream, &handler, &log).await,
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, &handler, &log).await,
-                            Err(_) => None,
-                        },
-                    }
-                });
-            }
-        });
-        Self { address, asked, task }
-    }
-
-    fn reference(&self) -> ImageReference {
-        format!("{}/test:1", self.address).parse().unwrap()
-    }
-
-    fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    handler: &Handler,
-    log: &Mutex<Vec<Asked>>,
-) -> Option<()> {
-    let mut stream = BufReader::new(stream);
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line).await.ok()?;
-        match line.trim_end() {
-            "" => break,
-            text => lines.push(text.to_owned()),
-        }
-    }
-    let path = lines.first()?.split(' ').nth(1)?.to_owned();
-    let headers = lines[1..].iter().filter_map(|line| line.split_once(": "));
-    let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-    let asked = Asked { path, headers };
-    let reply = handler(&asked);
-    log.lock().unwrap().push(asked);
-    let mut head = format!(
-        "HTTP/1.1 {} x\r\nconnection: close\r\ncontent-length: {}\r\n",
-        reply.status,
-        reply.body.len()
-    );
-    for (name, value) in &reply.headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    stream.write_all(format!("{head}\r\n").as_bytes()).await.ok()?;
-    stream.write_all(&reply.body[..reply.cut.unwrap_or(reply.body.len())]).await.ok()?;
-    stream.shutdown().await.ok()
-}
-
-/// What an honest registry answers.
-fn honest(image: &TestImage, asked: &Asked) -> Reply {
-    let index = json!({ "schemaVersion": 2, "mediaType": manifest::OCI_INDEX, "manifests": [
-        { "mediaType": manifest::OCI_MANIFEST, "digest": digest(b"other"), "size": 1,
-          "platform": { "os": "linux", "architecture": "arm64" } },
-        { "mediaType": manifest::OCI_MANIFEST, "digest": digest(&image.manifest_bytes()), "size": image.manifest_bytes().len(),
-          "platform": { "os": "linux", "architecture": "amd64" } },
-    ]});
-    if asked.path == "/v2/test/manifests/1" {
-        return Reply::ok(index.to_string().into_bytes());
-    }
-    let found = image.blobs().into_iter().find(|blob| asked.path.ends_with(&digest(blob)));
-    let Some(blob) = found else { return Reply::status(404) };
-    let range = asked.header("range").strip_prefix("bytes=").and_then(|range| range.strip_suffix('-'));
-    match range.and_then(|from| from.parse::<usize>().ok()) {
-        Some(from) if from < blob.len() => {
-            Reply { status: 206, body: blob[from..].to_vec(), ..Reply::default() }
-        }
-        _ => Reply::ok(blob),
-    }
-}
 
 async fn pull(store: &Store, server: &Server, auth: Auth) -> Result<Image, PullError> {
     store.pull(&server.reference(), auth, Transport::PlainHttp, &unwatched()).await
@@ -175,10 +25,6 @@ fn store() -> (tempfile::TempDir, Store) {
 
 fn image() -> TestImage {
     TestImage::new(&[tar(&[("a", &[1; 200_000])]), tar(&[("b", b"b")]), tar(&[("c", b"c")])])
-}
-
-fn is_layer(image: &TestImage, index: usize, asked: &Asked) -> bool {
-    asked.path.ends_with(&digest(&image.layers[index].0))
 }
 
 #[tokio::test]
@@ -249,109 +95,6 @@ async fn tries_again_when_a_registry_is_busy_but_not_for_ever() {
         format!("image cannot be fetched: registry {} answers manifest 1 with status 503", down.address)
     );
     assert_eq!(down.asked().len(), 5);
-}
-
-/// What a hostile registry answers instead, and what the pull must say.
-type Lie = (&'static str, Box<dyn Fn(&TestImage, &Asked) -> Option<Reply> + Send + Sync>, String);
-
-fn false_content(image: &TestImage) -> Vec<Lie> {
-    let gzip_digest = digest(&image.layers[1].0);
-    let (manifest, evil) = (digest(&image.manifest_bytes()), digest(b"evil"));
-    let first = image.layers[0].0.len();
-    vec![
-        (
-            "other manifest",
-            Box::new({
-                let manifest = manifest.clone();
-                move |_, asked| asked.path.ends_with(&manifest).then(|| Reply::ok(b"evil".to_vec()))
-            }),
-            format!("manifest has the digest {evil}, not {manifest}: the registry serves something else"),
-        ),
-        (
-            "other configuration",
-            Box::new(|image, asked| {
-                asked.path.ends_with(&digest(&image.config_bytes())).then(|| Reply::ok(b"evil".to_vec()))
-            }),
-            format!(
-                "image configuration has the digest {evil}, not {}: the registry serves something else",
-                digest(&image.config_bytes())
-            ),
-        ),
-        (
-            "other layer of the same length",
-            Box::new(|image, asked| {
-                is_layer(image, 1, asked).then(|| {
-                    // The file's time in gzip's header: another digest, the same content.
-                    let mut blob = image.layers[1].0.clone();
-                    blob[4] ^= 1;
-                    Reply::ok(blob)
-                })
-            }),
-            format!(
-                "layer 2 of 3 is refused: its content has the digest {}; the manifest says {gzip_digest}",
-                {
-                    let mut blob = image.layers[1].0.clone();
-                    blob[4] ^= 1;
-                    digest(&blob)
-                }
-            ),
-        ),
-        (
-            "short layer",
-            Box::new(|image, asked| {
-                is_layer(image, 0, asked).then(|| Reply::ok(image.layers[0].0[..100_000].to_vec()))
-            }),
-            format!("layer 1 of 3 is refused: it ends after 100000 of {first} bytes"),
-        ),
-        (
-            "long layer",
-            Box::new(|image, asked| {
-                is_layer(image, 0, asked).then(|| Reply::ok([&image.layers[0].0[..], b"x"].concat()))
-            }),
-            format!("layer 1 of 3 is refused: it has more than the {first} bytes its manifest says"),
-        ),
-    ]
-}
-
-fn strange_answers() -> Vec<Lie> {
-    vec![
-        (
-            "endless manifest",
-            Box::new(|_, asked| asked.path.ends_with("/manifests/1").then(|| Reply::ok(vec![b' '; 70_000]))),
-            "sends more than 65536 bytes for manifest 1".into(),
-        ),
-        (
-            "no such image",
-            Box::new(|_, asked| {
-                let body =
-                    br#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository\u001b[31m unknown"}]}"#;
-                asked
-                    .path
-                    .ends_with("/manifests/1")
-                    .then(|| Reply { body: body.to_vec(), ..Reply::status(404) })
-            }),
-            "has no manifest 1 in test: repository\\x1b[31m unknown".into(),
-        ),
-        (
-            "circle of redirects",
-            Box::new(|image, asked| {
-                is_layer(image, 0, asked).then(|| Reply::status(307).header("location", asked.path.clone()))
-            }),
-            "with status 307".into(),
-        ),
-        (
-            "redirect to a file",
-            Box::new(|image, asked| {
-                is_layer(image, 0, asked).then(|| Reply::status(307).header("location", "file:///etc/passwd"))
-            }),
-            "to \"file:///etc/passwd\", which is not followed".into(),
-        ),
-        (
-            "layer that is gone",
-            Box::new(|image, asked| is_layer(image, 2, asked).then(|| Reply::status(404))),
-            "layer 3 of 3 cannot be fetched: ".into(),
-        ),
-    ]
 }
 
 #[tokio::test]
