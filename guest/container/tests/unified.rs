@@ -11,7 +11,7 @@ mod support;
 
 use postern_container::{ExecError, Signal, Stdio, Target};
 use postern_model::ExitStatus;
-use support::{eventually, process, script, with_unified_pod};
+use support::{process, script, with_unified_pod};
 
 #[test]
 fn processes_are_born_in_the_control_group() {
@@ -58,20 +58,17 @@ fn devices_are_filtered() {
 #[test]
 fn pause_freezes() {
     with_unified_pod(|pod| async move {
-        let id = pod.sleeper_of(script("a", "while true; do echo x >>/ticks; sleep 0.01; done")).await;
-        let ticks = pod.path("rootfs-a/ticks");
-        let count = || std::fs::metadata(&ticks).map_or(0, |file| file.len());
-        eventually("a tick", || (count() > 0).then_some(())).await;
+        let (id, other) = (pod.ticker("a").await, pod.ticker("b").await);
         pod.runtime.pause(&id).await.unwrap();
         assert!(matches!(
             pod.runtime.exec(&id, process(&["true"]), Stdio::Closed).await,
             Err(ExecError::Paused(_))
         ));
-        let frozen = count();
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        assert_eq!(count(), frozen);
+        let frozen = pod.ticks(&id);
+        pod.await_ticks(&other, pod.ticks(&other) + 10).await;
+        assert_eq!(pod.ticks(&id), frozen);
         pod.runtime.unpause(&id).await.unwrap();
-        eventually("a tick after the pause", || (count() > frozen).then_some(())).await;
+        pod.await_ticks(&id, frozen + 1).await;
         pod.runtime.pause(&id).await.unwrap();
         pod.runtime.delete(&id).await.unwrap();
     });

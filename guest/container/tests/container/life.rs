@@ -103,21 +103,18 @@ fn signals_reach_init_or_all() {
 #[test]
 fn pause_stops_and_unpause_continues() {
     with_pod(|pod| async move {
-        let id = pod.sleeper_of(script("a", "while true; do echo x >>/ticks; sleep 0.01; done")).await;
-        let ticks = pod.path("rootfs-a/ticks");
-        let count = || std::fs::metadata(&ticks).map_or(0, |file| file.len());
-        crate::support::eventually("a tick", || (count() > 0).then_some(())).await;
+        let (id, other) = (pod.ticker("a").await, pod.ticker("b").await);
         pod.runtime.pause(&id).await.unwrap();
-        let frozen = count();
+        let frozen = pod.ticks(&id);
         assert!(matches!(
             pod.runtime.exec(&id, process(&["true"]), Stdio::Closed).await,
             Err(ExecError::Paused(_))
         ));
         assert!(matches!(pod.runtime.pause(&id).await, Err(PauseError::NotRunning(_))));
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        assert_eq!(count(), frozen);
+        pod.await_ticks(&other, pod.ticks(&other) + 10).await;
+        assert_eq!(pod.ticks(&id), frozen);
         pod.runtime.unpause(&id).await.unwrap();
-        crate::support::eventually("a tick after the pause", || (count() > frozen).then_some(())).await;
+        pod.await_ticks(&id, frozen + 1).await;
         assert!(matches!(pod.runtime.unpause(&id).await, Err(PauseError::NotPaused(_))));
         pod.runtime.pause(&id).await.unwrap();
         // A paused container can be deleted.

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use oci_spec::image::{Config, ConfigBuilder, ImageConfiguration, ImageConfigurationBuilder};
@@ -23,6 +23,8 @@ use tokio::{
     runtime::Handle,
 };
 
+/// Longer than anything here takes on a loaded machine.
+const SOON: Duration = Duration::from_secs(60);
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: [&str; 38] = [
     "sh", "true", "false", "cat", "echo", "sleep", "id", "ls", "env", "pwd", "hostname", "mount", "mknod",
@@ -191,6 +193,22 @@ impl Pod {
         id
     }
 
+    /// A container that counts for as long as it may run; returns when it has begun.
+    pub(crate) async fn ticker(&self, id: &str) -> ContainerName {
+        let id = self.sleeper_of(script(id, "while true; do echo x >>/ticks; sleep 0.01; done")).await;
+        self.await_ticks(&id, 1).await;
+        id
+    }
+
+    /// How far a ticker has counted, in bytes.
+    pub(crate) fn ticks(&self, id: &ContainerName) -> u64 {
+        fs::metadata(self.path(&format!("rootfs-{id}/ticks"))).map_or(0, |file| file.len())
+    }
+
+    pub(crate) async fn await_ticks(&self, id: &ContainerName, wanted: u64) {
+        eventually("a tick", || (self.ticks(id) >= wanted).then_some(())).await;
+    }
+
     /// Runs a container to its end.
     pub(crate) async fn run(&self, spec: ContainerSpec) -> Output {
         let id = spec.name.clone();
@@ -309,13 +327,16 @@ pub(crate) fn cgroups_named(name: &str) -> Vec<PathBuf> {
     mounts.chain([root.to_owned()]).map(|mount| mount.join(name)).filter(|path| path.exists()).collect()
 }
 
-/// Waits for `condition`, which something else is about to make true.
+/// Waits for `condition`: something in /proc or in a container's files, of which nobody tells.
 pub(crate) async fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..5000 {
+    let deadline = Instant::now() + SOON;
+    // Looks, and lets others run in between; how often is no part of what is waited for.
+    let mut look = tokio::time::interval(Duration::from_millis(2));
+    while Instant::now() < deadline {
         if let Some(value) = condition() {
             return value;
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        look.tick().await;
     }
     panic!("{what} did not happen");
 }
