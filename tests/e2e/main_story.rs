@@ -2,7 +2,9 @@
 
 #[test]
 fn the_main_story() {
-    if let Err(error) = postern_tests::story::play(&mut std::io::stdout()) {
+    // The demo is a tap, too, when it is called so.
+    let tap = std::path::Path::new(env!("CARGO_BIN_EXE_postern-demo"));
+    if let Err(error) = postern_tests::story::play(&mut std::io::stdout(), tap) {
         panic!("{error:#}");
     }
 }

@@ -14,5 +14,7 @@ pub mod programs;
 pub mod registry;
 pub mod relay;
 pub mod story;
+mod sys;
 pub mod terminal;
 pub mod vm;
+pub mod vsock_tap;

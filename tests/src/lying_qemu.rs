@@ -1,10 +1,7 @@
 //! A host whose QEMU gives the guest other init data than the launch was made for: what stands between its command line
 //! and the real QEMU is a script of the host's.
 
-use std::{
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -41,7 +38,7 @@ impl Devices {
             std::fs::write(&file, device)?;
             Ok(Some(file.to_str().context("a path that is not UTF-8")?.to_owned()))
         };
-        let mut script = String::from("#!/bin/bash\nset -eu\nargs=(\"$@\")\n");
+        let mut script = String::from("set -eu\nargs=(\"$@\")\n");
         if let Some(file) = write("replaced.img", &self.replaced)? {
             script.push_str(&format!(
                 "args=(\"${{args[@]/{}/{}}}\")\n",
@@ -62,9 +59,7 @@ impl Devices {
             "exec {} \"${{args[@]}}\"\n",
             programs::system(QEMU, "qemu-system-x86")?.display()
         ));
-        let qemu = folder.join(QEMU);
-        std::fs::write(&qemu, script)?;
-        std::fs::set_permissions(&qemu, std::fs::Permissions::from_mode(0o755))?;
+        programs::write_script(&folder.join(QEMU), &script)?;
         Ok(folder.to_owned())
     }
 }

@@ -1,6 +1,9 @@
 //! Where the programs under test are: `$POSTERN_DIST/bin` when set (as `make` does), else `target/dist/bin`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 /// The folder that `make build` fills.
 pub fn dist() -> PathBuf {
@@ -37,4 +40,10 @@ pub fn system(name: &str, package: &str) -> anyhow::Result<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|path| path.is_file())
         .ok_or_else(|| anyhow::anyhow!("{name} is missing; install the package {package}"))
+}
+
+/// Makes a shell script that can be run: what a host puts in a program's place.
+pub fn write_script(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, format!("#!/bin/bash\n{text}\n"))?;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?)
 }

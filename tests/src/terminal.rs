@@ -15,7 +15,7 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
-use crate::process::Guarded;
+use crate::{process::Guarded, sys};
 
 #[derive(Debug)]
 pub struct Terminal {
@@ -39,7 +39,7 @@ impl Terminal {
             .stdin(Stdio::from(slave.try_clone()?))
             .stdout(Stdio::from(slave.try_clone()?))
             .stderr(Stdio::from(slave));
-        own_session(&mut command);
+        sys::own_session(&mut command);
         let process = Guarded::spawn(&mut command)?;
         drop(command);
         let master = File::from(master);
@@ -88,17 +88,4 @@ impl Terminal {
 
 fn size(rows: u16, columns: u16) -> Winsize {
     Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
-}
-
-/// Makes the child a session leader with its standard input as controlling terminal.
-fn own_session(command: &mut Command) {
-    use std::os::unix::process::CommandExt as _;
-    // SAFETY: only async-signal-safe system calls between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            rustix::process::setsid()?;
-            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
-            Ok(())
-        });
-    }
 }

@@ -1,7 +1,6 @@
 //! The host's part of the story: it tries, is refused, and is seen.
 
 use std::{
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -58,7 +57,6 @@ pub(super) fn tries(stage: &mut Stage) -> anyhow::Result<String> {
     if let Ok(bytes) = client.call_within(AGENT, "ReadStdout", body(), Duration::from_millis(300)) {
         ensure!(bytes.is_empty(), "the host read {} bytes of standard output", bytes.len());
     }
-    stage.seen_by_host = client.seen();
     let records = audit(stage)?;
     let fresh = records.get(before..).unwrap_or_default();
     for method in TRIES {
@@ -92,14 +90,27 @@ pub(super) fn canary(stage: &mut Stage) -> anyhow::Result<String> {
         network.len()
     );
     ensure!(!holds(&network, CANARY.as_bytes()), "the canary is in the tunnel's bytes");
-    ensure!(holds(&stage.seen_by_host, b"ExecProcess"), "the vsock's bytes were not recorded");
-    ensure!(!holds(&stage.seen_by_host, CANARY.as_bytes()), "the canary is in an answer to the host");
-    searched += network.len() + stage.seen_by_host.len();
+    let vsock = vsock(stage)?;
+    ensure!(!holds(&vsock, CANARY.as_bytes()), "the canary is in the vsock's bytes");
+    searched += network.len() + vsock.len();
     Ok(format!(
-        "not in console, logs, {} host files, TCP and vsock bytes ({:.1} MB searched)",
+        "not in console, logs, {} host files, all TCP and vsock bytes, evidence included ({:.1} MB searched)",
         files.len(),
         searched as f64 / 1e6
     ))
+}
+
+/// All that crossed the VM's vsock. That the search finds what is there is seen by what has to be.
+fn vsock(stage: &Stage) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = stage.tap.of_host()?;
+    ensure!(holds(&bytes, b"CreateSandbox") && holds(&bytes, b"ExecProcess"), "the vsock was not tapped");
+    let evidence = stage.tap.of_platform()?;
+    let inspected = stage.home.host(&["inspect", POD, "--output", "json"])?.ok()?.json()?;
+    let measurement =
+        inspected["measurement"].as_str().context("postern-host inspect tells no measurement")?;
+    ensure!(holds(&evidence, &hex::decode(measurement)?), "the exchange with the platform was not tapped");
+    bytes.extend(evidence);
+    Ok(bytes)
 }
 
 pub(super) fn second_owner(stage: &mut Stage) -> anyhow::Result<String> {
@@ -136,24 +147,18 @@ pub(super) fn second_owner(stage: &mut Stage) -> anyhow::Result<String> {
 }
 
 pub(super) fn changed_command_line(stage: &mut Stage) -> anyhow::Result<String> {
-    let folder = stage.path("lying-host");
-    let postern = lying_host(stage, &folder)?;
-    let mut command = stage.home.command("postern")?;
-    let mut lying = std::process::Command::new(postern);
-    lying.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    lying.args(["pod", "create", "evil", "--accept-risk=simulated-tee"]);
-    std::mem::swap(&mut command, &mut lying);
-    let output = command.stdin(std::process::Stdio::null()).output()?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(!output.status.success(), "a pod with a changed command line was accepted");
-    contains("the refusal", &text, "measurement")?;
+    stage.use_host(&lying_host(&stage.path("lying-host"))?)?;
+    let said = stage.home.postern(&["pod", "create", "evil", "--accept-risk=simulated-tee"])?;
+    stage.use_host(&stage.tap.host())?;
+    ensure!(said.code != 0, "a pod with a changed command line was accepted");
+    contains("the refusal", &said.stderr, "measurement")?;
     let listed = stage.ok(&["pod", "ls", "--output", "json"])?.json()?;
     ensure!(!listed.to_string().contains("\"evil\""), "the refused pod is still listed: {listed}");
     Ok("`debug` added to the command line: fails at the measurement, by name; VM taken down".into())
 }
 
-/// A copy of `postern` beside a `postern-host` that boots the same files with another command line.
-fn lying_host(_stage: &Stage, folder: &Path) -> anyhow::Result<PathBuf> {
+/// A `postern-host` that boots the same files with another command line.
+fn lying_host(folder: &Path) -> anyhow::Result<PathBuf> {
     let image = programs::image()?;
     let doctored = folder.join("image");
     std::fs::create_dir_all(&doctored)?;
@@ -165,18 +170,15 @@ fn lying_host(_stage: &Stage, folder: &Path) -> anyhow::Result<PathBuf> {
     let command_line = json["cmdline"].as_str().context("image.json has no cmdline")?.to_owned();
     json["cmdline"] = format!("{command_line} debug").into();
     std::fs::write(&manifest, serde_json::to_vec(&json)?)?;
+    let host = folder.join("postern-host");
     let script = format!(
-        "#!/bin/bash\nexec {} \"${{@/#{}/{}}}\"\n",
+        "exec {} \"${{@/#{}/{}}}\"",
         programs::program("postern-host")?.display(),
         image.display().to_string().replace('/', "\\/"),
         doctored.display(),
     );
-    let host = folder.join("postern-host");
-    std::fs::write(&host, script)?;
-    std::fs::set_permissions(&host, std::fs::Permissions::from_mode(0o755))?;
-    let postern = folder.join("postern");
-    std::fs::copy(programs::program("postern")?, &postern)?;
-    Ok(postern)
+    programs::write_script(&host, &script)?;
+    Ok(host)
 }
 
 /// The attacker is root on the host: it has the VM's vsock.

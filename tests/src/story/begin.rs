@@ -7,6 +7,7 @@ use crate::relay::Relay;
 
 pub(super) fn identity(stage: &mut Stage) -> anyhow::Result<String> {
     stage.ok(&["init"])?;
+    stage.use_host(&stage.tap.host())?;
     let again = stage.home.postern(&["init"])?;
     anyhow::ensure!(again.code != 0, "a second init replaced the identity");
     Ok("P-256 owner key; a second `init` does not replace it".into())

@@ -10,7 +10,7 @@ pub(super) fn remove(stage: &mut Stage) -> anyhow::Result<String> {
     let processes = processes_of(stage.folder.path());
     ensure!(!processes.is_empty(), "the search for processes finds none while the pod runs");
     stage.ok(&["pod", "rm", POD])?;
-    let left = processes_of(stage.home.root());
+    let left = processes_of(stage.folder.path());
     ensure!(left.is_empty(), "processes left behind: {left:?}");
     let pods: Vec<_> = files_below(&stage.home.host_state().join("pods"));
     ensure!(pods.is_empty(), "files left behind: {pods:?}");

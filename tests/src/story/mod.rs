@@ -10,7 +10,7 @@ mod images;
 mod work;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use crate::{
     home::{Home, Said},
     registry::Registry,
     relay::Relay,
+    vsock_tap::Tap,
 };
 
 /// Given to a container; must be nowhere in what the host can see.
@@ -36,8 +37,8 @@ pub struct Stage {
     archive: PathBuf,
     /// Carries all of the owner's traffic after the pod's creation.
     relay: Option<Relay>,
-    /// Bytes that crossed the host's connections to the guest, recorded by the attacker.
-    seen_by_host: Vec<u8>,
+    /// Carries all that crosses the VM's vsock, from its first moment on.
+    tap: Tap,
     started: Instant,
 }
 
@@ -67,9 +68,10 @@ const STEPS: &[Step] = &[
     Step { name: "pod removed", play: end::remove },
 ];
 
-/// Plays every step and prints a line for each. Ends at the first that fails, after taking down what runs.
-pub fn play(out: &mut dyn std::io::Write) -> anyhow::Result<()> {
-    let mut stage = Stage::new()?;
+/// Plays every step and prints a line for each. Ends at the first that fails, after taking down what runs. `tap` is the
+/// program that taps the VM's vsock when it is called so ([`crate::vsock_tap`]).
+pub fn play(out: &mut dyn std::io::Write, tap: &Path) -> anyhow::Result<()> {
+    let mut stage = Stage::new(tap)?;
     let mut failure = None;
     for step in STEPS {
         let begun = Instant::now();
@@ -96,23 +98,22 @@ pub fn play(out: &mut dyn std::io::Write) -> anyhow::Result<()> {
 }
 
 impl Stage {
-    fn new() -> anyhow::Result<Self> {
+    fn new(tap: &Path) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("postern-story-").tempdir()?;
         let home = Home::new(folder.path().join("owner"))?;
         let archive = folder.path().join("busybox.tar");
-        Ok(Self {
-            home,
-            folder,
-            registry: None,
-            archive,
-            relay: None,
-            seen_by_host: Vec::new(),
-            started: Instant::now(),
-        })
+        let tap = Tap::install(&folder.path().join("tap"), tap)?;
+        Ok(Self { home, folder, registry: None, archive, relay: None, tap, started: Instant::now() })
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Has the owner use this `postern-host`.
+    fn use_host(&self, program: &Path) -> anyhow::Result<()> {
+        let config = self.home.root().join("config/postern/config.toml");
+        Ok(std::fs::write(config, format!("postern_host = {:?}\n", program.display().to_string()))?)
     }
 
     /// Runs `postern`, which must succeed.
