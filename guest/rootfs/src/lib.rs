@@ -1,12 +1,13 @@
 //! OCI images to root file systems, inside the guest.
 //!
 //! A [`Store`] takes images from an archive ([`Store::import`]) or a registry ([`Store::pull`]), unpacks their layers
-//! while they stream in, and mounts them for containers ([`Store::prepare`]). Everything that comes in is checked
-//! against digests and [`Limits`] before it counts.
+//! while they stream in, and mounts them for containers ([`Store::prepare`]). Or the image is on a disk of the host's
+//! ([`Store::attach`]). Everything that comes in is checked against digests and [`Limits`] before it counts.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod budget;
+mod disk;
 pub mod image;
 mod layer;
 pub mod limits;
@@ -19,6 +20,7 @@ mod stream;
 mod unpack;
 
 pub use budget::NoSpace;
+pub use disk::{AttachError, DiskImage};
 pub use image::Image;
 pub use layer::LayerError;
 pub use limits::Limits;

@@ -61,6 +61,7 @@ fn list(modules: &[Module]) -> String {
             Class::Mmio => list.push_str(" mmio"),
             Class::Pci => list.push_str(" pci"),
             Class::Tee => list.push_str(" tee"),
+            Class::Disk => list.push_str(" disk"),
         }
         list.push('\n');
     }

@@ -23,6 +23,8 @@ pub enum Class {
     Pci,
     /// Reports of a real TEE.
     Tee,
+    /// Image disks: loaded where the machine has a disk beside the one with init data.
+    Disk,
 }
 
 /// What a pod's machine needs, in the order of loading; a dependency comes before who needs it.
@@ -36,6 +38,9 @@ const WANTED: &[(&str, Class, Need)] = &[
     ("tsm", Class::Tee, Need::IfThere),            // configfs-tsm; part of the kernel from 6.7 on
     ("sev-guest", Class::Tee, Need::IfThere),
     ("tdx-guest", Class::Tee, Need::IfThere),
+    // After the disks' own driver, which shows whether there are any.
+    ("dm-verity", Class::Disk, Need::IfThere),
+    ("erofs", Class::Disk, Need::IfThere),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -48,6 +48,7 @@ pub(crate) fn inspect(directory: &Path, what: &Image) -> anyhow::Result<Report> 
             Class::Mmio => "  (on a platform bus)",
             Class::Pci => "  (on PCI)",
             Class::Tee => "  (in a TEE)",
+            Class::Disk => "  (with an image disk)",
         };
         let _ = writeln!(report.text, "    {}{class}", module.file);
     }

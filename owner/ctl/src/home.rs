@@ -9,11 +9,12 @@ use std::{
 
 use crate::failure::{Failure, OrFail};
 
-/// `$XDG_CONFIG_HOME/postern` and `$XDG_STATE_HOME/postern`.
+/// `$XDG_CONFIG_HOME/postern`, `$XDG_STATE_HOME/postern` and `$XDG_CACHE_HOME/postern`.
 #[derive(Debug, Clone)]
 pub(crate) struct Home {
     config: PathBuf,
     state: PathBuf,
+    cache: PathBuf,
 }
 
 impl Home {
@@ -23,17 +24,19 @@ impl Home {
         let below_home = |rest: &str| {
             absolute("HOME").map(|home| home.join(rest)).ok_or_else(|| {
                 Failure::general("cannot tell where your files are: HOME is not set to an absolute path")
-                    .hint("set HOME, or XDG_CONFIG_HOME and XDG_STATE_HOME")
+                    .hint("set HOME, or XDG_CONFIG_HOME, XDG_STATE_HOME and XDG_CACHE_HOME")
             })
         };
         let config = absolute("XDG_CONFIG_HOME").map_or_else(|| below_home(".config"), Ok)?;
         let state = absolute("XDG_STATE_HOME").map_or_else(|| below_home(".local/state"), Ok)?;
-        Ok(Self { config: config.join("postern"), state: state.join("postern") })
+        let cache = absolute("XDG_CACHE_HOME").map_or_else(|| below_home(".cache"), Ok)?;
+        let [config, state, cache] = [config, state, cache].map(|path| path.join("postern"));
+        Ok(Self { config, state, cache })
     }
 
     #[cfg(test)]
     pub(crate) fn below(dir: &Path) -> Self {
-        Self { config: dir.join("config"), state: dir.join("state") }
+        Self { config: dir.join("config"), state: dir.join("state"), cache: dir.join("cache") }
     }
 
     pub(crate) fn config(&self) -> &Path {
@@ -50,6 +53,11 @@ impl Home {
 
     pub(crate) fn trust(&self) -> PathBuf {
         self.config.join("trust")
+    }
+
+    /// Image disks that were packed here, each named by its root hash.
+    pub(crate) fn disks(&self) -> PathBuf {
+        self.cache.join("images")
     }
 
     pub(crate) fn pods(&self) -> PathBuf {

@@ -76,6 +76,8 @@ pub(crate) struct StartRequest<'a> {
     pub(crate) init_data: &'a Path,
     pub(crate) shape: &'a PodShape,
     pub(crate) listen: Option<&'a str>,
+    /// Files of image disks.
+    pub(crate) disks: &'a [PathBuf],
 }
 
 #[derive(Debug, Clone)]
@@ -225,7 +227,7 @@ impl HostProgram {
 }
 
 fn start_args(request: &StartRequest<'_>) -> Vec<OsString> {
-    let StartRequest { name, image_dir, init_data, shape, listen } = request;
+    let StartRequest { name, image_dir, init_data, shape, listen, disks } = request;
     let mut args: Vec<OsString> = vec!["start".into(), name.as_str().into()];
     let mut option = |name: &str, value: OsString| {
         args.push(name.into());
@@ -242,6 +244,9 @@ fn start_args(request: &StartRequest<'_>) -> Vec<OsString> {
     }
     if let Some(listen) = listen {
         option("--listen", listen.into());
+    }
+    for disk in *disks {
+        option("--disk", disk.into());
     }
     option("--tee", shape.tee.as_str().into());
     option("--mitigations", shape.mitigations.as_str().into());

@@ -21,7 +21,7 @@ const MAX_LIST: u64 = 16 * 1024;
 pub enum ModuleError {
     #[error("reading the list of kernel modules")]
     List(#[source] io::Error),
-    #[error("line {line} of the list of kernel modules is not \"FILE [mmio|pci|tee]\"")]
+    #[error("line {line} of the list of kernel modules is not \"FILE [mmio|pci|tee|disk]\"")]
     Line { line: usize },
     #[error("opening kernel module {name}")]
     Open { name: String, source: io::Error },
@@ -39,6 +39,8 @@ enum Class {
     Pci,
     /// Reports of a real TEE.
     Tee,
+    /// Image disks.
+    Disk,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -81,6 +83,7 @@ fn parse(line: &str) -> Option<Listed<'_>> {
         Some("mmio") => Class::Mmio,
         Some("pci") => Class::Pci,
         Some("tee") => Class::Tee,
+        Some("disk") => Class::Disk,
         Some(_) => return None,
     };
     let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
@@ -133,8 +136,16 @@ impl Machine {
             Class::Mmio => self.mmio,
             Class::Pci => self.pci,
             Class::Tee => self.tee,
+            // The drivers of disks are loaded by now: these come last.
+            Class::Disk => has_image_disks(),
         }
     }
+}
+
+/// Whether there is a disk beside the one with init data.
+fn has_image_disks() -> bool {
+    let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    disks.filter(|disk| disk.file_name().as_encoded_bytes().starts_with(b"vd")).count() > 1
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use std::{future::Future, io, pin::Pin, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use postern_api::owner::{
-    ListImagesResponse, PullRequest, PullResponse, PushRequest, PushResponse, RemoveImageRequest,
+    ListImagesResponse, PullRequest, PullResponse, PushDisk, PushRequest, PushResponse, RemoveImageRequest,
     RemoveImageResponse, pull_response, push_request,
 };
-use postern_model::{ImageReference, OperationKind, Secret};
-use postern_rootfs::{Auth, Image, Progress, Transport};
+use postern_model::{DigestError, ImageDisk, ImageReference, OperationKind, Secret, Sha256};
+use postern_rootfs::{Auth, DiskImage, Image, Progress, Transport};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::io::StreamReader;
 use tonic::{Status, Streaming};
@@ -23,9 +23,10 @@ pub(super) async fn push(
     session: &Session,
     mut input: Streaming<PushRequest>,
 ) -> Result<PushResponse, Status> {
-    let Some(push_request::Kind::Begin(begin)) = input.message().await?.and_then(|message| message.kind)
-    else {
-        return Err(Status::invalid_argument("the first message of a push is not begin"));
+    let begin = match input.message().await?.and_then(|message| message.kind) {
+        Some(push_request::Kind::Begin(begin)) => begin,
+        Some(push_request::Kind::Disk(disk)) => return push_disk(session, disk).await,
+        _ => return Err(Status::invalid_argument("the first message of a push is neither begin nor disk")),
     };
     let reference = match begin.reference.is_empty() {
         true => None,
@@ -34,13 +35,31 @@ pub(super) async fn push(
     let permit = session.permit(OperationKind::PushImage)?;
     let pieces = input.map(|message| match message.map(|message| message.kind) {
         Ok(Some(push_request::Kind::Data(data))) => Ok(data),
-        Ok(Some(push_request::Kind::Begin(_)) | None) => {
+        Ok(Some(push_request::Kind::Begin(_) | push_request::Kind::Disk(_)) | None) => {
             Err(io::Error::other("a message of the push is not data"))
         }
         Err(status) => Err(io::Error::other(status)),
     });
     let archive = StreamReader::new(pieces);
     let image = session.pod().push(permit, archive, reference.as_ref()).await.map_err(status::pod)?;
+    Ok(PushResponse { image: Some(wire::image(&image)) })
+}
+
+async fn push_disk(session: &Session, push: PushDisk) -> Result<PushResponse, Status> {
+    let reference = match push.reference.is_empty() {
+        true => None,
+        false => Some(reference(&push.reference)?),
+    };
+    let root_hash = <[u8; Sha256::LENGTH]>::try_from(&push.root_hash[..]);
+    let root_hash = root_hash.map_err(|_| Status::invalid_argument("root_hash has not 32 bytes"))?;
+    let disk = ImageDisk::new(Sha256::new(root_hash), push.data_blocks);
+    let image = DiskImage {
+        disk: disk.map_err(|error| status::invalid(&error))?,
+        manifest_digest: push.digest.parse().map_err(|error: DigestError| status::invalid(&error))?,
+        config: push.config.into(),
+    };
+    let permit = session.permit(OperationKind::PushImage)?;
+    let image = session.pod().push_disk(permit, image, reference.as_ref()).await.map_err(status::pod)?;
     Ok(PushResponse { image: Some(wire::image(&image)) })
 }
 

@@ -2,7 +2,7 @@
 
 use postern_model::{ImageReference, OperationKind};
 use postern_policy::Permit;
-use postern_rootfs::{Auth, Image, ProgressSender, Transport, progress};
+use postern_rootfs::{Auth, DiskImage, Image, ProgressSender, Transport, progress};
 use tokio::io::AsyncRead;
 
 use super::{PodError, PodHandle};
@@ -22,6 +22,20 @@ impl PodHandle {
         let image = self.shared.engine.store.import(archive, reference, &progress::unwatched()).await;
         let image = image.map_err(PodError::failed("reading the image archive"))?;
         self.housekeeper().call();
+        self.shared.events.tell("push", image.to_string());
+        Ok(image)
+    }
+
+    /// Takes an image that is on a disk of the host's.
+    pub async fn push_disk(
+        &self,
+        permit: Permit,
+        disk: DiskImage,
+        reference: Option<&ImageReference>,
+    ) -> Result<Image, PodError> {
+        self.check(&permit, OperationKind::PushImage)?;
+        let image = self.shared.engine.store.attach(disk, reference).await;
+        let image = image.map_err(PodError::failed("using the image disk"))?;
         self.shared.events.tell("push", image.to_string());
         Ok(image)
     }

@@ -98,6 +98,14 @@ impl Area {
         }
     }
 
+    /// An empty directory for a layer that is mounted.
+    pub(crate) fn mount_point(&self, layer: &Sha256) -> Result<PathBuf> {
+        match mkdirat(&self.0.layers, layer.to_hex(), Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => Ok(self.0.path.join("layers").join(layer.to_hex())),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) fn layer(&self, diff_id: &Sha256) -> Result<OwnedFd> {
         openat(&self.0.layers, diff_id.to_hex(), DIRECTORY, Mode::empty())
     }

@@ -2,6 +2,7 @@
 
 mod archive;
 mod area;
+mod attach;
 mod import;
 mod index;
 mod operation;
@@ -30,7 +31,8 @@ pub use spool::SpoolError;
 
 use self::{area::Area, operation::Operation, state::State};
 use crate::{
-    Auth, Image, Limits, ProgressSender, Transport, budget::Budget, registry::Roots, remove::remove_tree,
+    AttachError, Auth, DiskImage, Image, Limits, ProgressSender, Transport, budget::Budget, registry::Roots,
+    remove::remove_tree,
 };
 
 /// Why a store cannot be opened.
@@ -86,6 +88,8 @@ struct Inner {
     budget: Budget,
     state: Mutex<State>,
     turns: Arc<Semaphore>,
+    /// Held while a disk is attached: one at a time.
+    attaching: Mutex<()>,
     roots: Roots,
 }
 
@@ -123,7 +127,15 @@ impl Store {
         let budget = Budget::new(root, limits.total_bytes, limits.reserve_bytes);
         state.layers().for_each(|(_, bytes)| budget.add_kept(bytes));
         let turns = Arc::new(Semaphore::new(operation::CONCURRENT));
-        let inner = Inner { area, limits, budget, state: Mutex::new(state), turns, roots };
+        let inner = Inner {
+            area,
+            limits,
+            budget,
+            state: Mutex::new(state),
+            turns,
+            attaching: Mutex::default(),
+            roots,
+        };
         inner.sweep();
         Ok(Self(Arc::new(inner)))
     }
@@ -156,6 +168,16 @@ impl Store {
         let pulled = pull::pull(&operation, &self.0, reference, auth, transport, progress).await;
         operation.end().await;
         pulled
+    }
+
+    /// Takes an image that is on a disk of the host's. Nothing is copied: what is read is checked when it is read.
+    pub async fn attach(
+        &self,
+        image: DiskImage,
+        reference: Option<&ImageReference>,
+    ) -> Result<Image, AttachError> {
+        let (store, names) = (Arc::clone(&self.0), reference.cloned().into_iter().collect());
+        attach::attach(store, image, names).await
     }
 
     /// Every image, once for each of its names, in order of name.

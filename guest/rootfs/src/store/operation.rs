@@ -162,15 +162,20 @@ impl Inner {
     }
 
     fn add(&self, plan: Plan, names: &[ImageReference]) -> Result<Image, StoreError> {
-        let manifest_digest = plan.manifest_digest;
         let image = Stored {
-            manifest_digest,
+            manifest_digest: plan.manifest_digest,
             config_digest: plan.config_digest,
             anonymous: names.is_empty(),
             created_unix_millis: plan.config.created().as_deref().and_then(unix_millis),
             layers: plan.layers.iter().map(|layer| layer.diff_id).collect(),
             config: plan.config,
         };
+        self.keep(image, names)
+    }
+
+    /// Stores an image whose layers are all there.
+    pub(super) fn keep(&self, image: Stored, names: &[ImageReference]) -> Result<Image, StoreError> {
+        let manifest_digest = image.manifest_digest;
         let mut state = self.state();
         let mut changed = state.clone();
         changed.add(image, names);

@@ -12,7 +12,7 @@ use oci_spec::image::ImageConfiguration;
 use postern_model::{ContainerName, ImageReference, Sha256};
 
 use super::ResolveError;
-use crate::Image;
+use crate::{Image, disk::Attached};
 
 /// Digits of an image id that may stand for it, as `docker images` prints them.
 const SHORT_ID: usize = 12;
@@ -24,6 +24,8 @@ pub(crate) struct State {
     names: BTreeMap<String, (ImageReference, Sha256)>,
     /// Layers on disk, by diff id, with their bytes.
     layers: BTreeMap<Sha256, u64>,
+    /// Those of them that are disks of the host's, by root hash, and take no bytes here. They end with this process.
+    disks: BTreeMap<Sha256, Arc<Attached>>,
     pins: BTreeMap<Sha256, usize>,
     users: BTreeMap<ContainerName, Sha256>,
 }
@@ -77,7 +79,10 @@ impl State {
             reference: name.cloned(),
             manifest_digest: image.manifest_digest,
             config_digest: image.config_digest,
-            size: unique.iter().filter_map(|layer| self.layers.get(layer)).sum(),
+            size: unique
+                .iter()
+                .filter_map(|layer| self.disks.get(layer).map(|disk| &disk.bytes).or(self.layers.get(layer)))
+                .sum(),
             created_unix_millis: image.created_unix_millis,
             layers: Arc::clone(&image.layers),
             config: Arc::clone(&image.config),
@@ -180,6 +185,11 @@ impl State {
         self.layers.insert(diff_id, bytes);
     }
 
+    pub(crate) fn add_disk(&mut self, root_hash: Sha256, disk: Attached) {
+        self.layers.insert(root_hash, 0);
+        self.disks.insert(root_hash, Arc::new(disk));
+    }
+
     pub(crate) fn pin(&mut self, diff_id: Sha256) {
         *self.pins.entry(diff_id).or_default() += 1;
     }
@@ -203,20 +213,24 @@ impl State {
             self.layers.iter().filter(|(id, _)| orphan(id)).map(|(id, bytes)| (*id, *bytes)).collect();
         for (diff_id, _) in &orphans {
             self.layers.remove(diff_id);
+            // Unmounted by that; its directory is empty then.
+            self.disks.remove(diff_id);
         }
         orphans
     }
 
     /// What an index file holds: images with their names, and the bytes of layers.
     pub(crate) fn images(&self) -> impl Iterator<Item = (&Stored, Vec<&ImageReference>)> {
-        self.images.values().map(|image| {
+        let whole = |image: &&Stored| !image.layers.iter().any(|layer| self.disks.contains_key(layer));
+        self.images.values().filter(whole).map(|image| {
             let names = self.names.values().filter(|(_, digest)| *digest == image.manifest_digest);
             (image, names.map(|(name, _)| name).collect())
         })
     }
 
     pub(crate) fn layers(&self) -> impl Iterator<Item = (&Sha256, u64)> {
-        self.layers.iter().map(|(diff_id, bytes)| (diff_id, *bytes))
+        let kept = self.layers.iter().filter(|(diff_id, _)| !self.disks.contains_key(diff_id));
+        kept.map(|(diff_id, bytes)| (diff_id, *bytes))
     }
 }
 

@@ -47,7 +47,10 @@ pub(crate) struct Layout {
     /// The name that the layout gives to the image.
     pub(crate) name: Option<String>,
     manifest: Descriptor,
+    /// The manifest, the configuration and the layers, each once.
     blobs: Vec<Blob>,
+    /// From the lowest up.
+    layers: Vec<Sha256>,
 }
 
 #[derive(Debug)]
@@ -68,8 +71,10 @@ impl Layout {
         let manifest_path = blob_path(path, digest(&manifest)?);
         let parsed: ImageManifest = document(&manifest_path, &bytes)?;
         let mut blobs = vec![blob(&manifest)?, blob(parsed.config())?];
+        let mut layers = Vec::new();
         for layer in parsed.layers() {
             let layer = blob(layer)?;
+            layers.push(layer.digest);
             // The same layer twice is one blob.
             if blobs.iter().all(|known| known.digest != layer.digest) {
                 blobs.push(layer);
@@ -82,7 +87,18 @@ impl Layout {
             name,
             manifest,
             blobs,
+            layers,
         })
+    }
+
+    /// The image configuration, held to its digest.
+    pub(crate) fn config(&self) -> Result<Vec<u8>, LayoutError> {
+        read_digest(&self.path, self.config_digest)
+    }
+
+    /// File and digest of each layer, from the lowest up.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = (PathBuf, Sha256)> {
+        self.layers.iter().map(|&digest| (blob_path(&self.path, digest), digest))
     }
 
     pub(crate) fn total_bytes(&self) -> u64 {
@@ -219,7 +235,10 @@ fn blob_path(path: &Path, digest: Sha256) -> PathBuf {
 }
 
 fn read_blob(path: &Path, descriptor: &Descriptor) -> Result<Vec<u8>, LayoutError> {
-    let expected = digest(descriptor)?;
+    read_digest(path, digest(descriptor)?)
+}
+
+fn read_digest(path: &Path, expected: Sha256) -> Result<Vec<u8>, LayoutError> {
     let path = blob_path(path, expected);
     let bytes = read(&path, MAX_DOCUMENT)?;
     match super::local::sha256(&bytes) == expected {

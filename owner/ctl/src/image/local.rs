@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use postern_disk::{DiskError, DiskManifest, PackedDisk};
 use postern_model::Sha256;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
@@ -37,6 +38,8 @@ pub(crate) enum LocalError {
     Unknown { path: PathBuf },
     #[error("{} holds {found} images; an archive with one is needed", path.display())]
     Several { path: PathBuf, found: usize },
+    #[error("{} cannot be used as an image disk", path.display())]
+    Disk { path: PathBuf, source: DiskError },
     #[error(transparent)]
     Layout(#[from] LayoutError),
 }
@@ -56,6 +59,12 @@ impl LocalImage {
                 Ok(Self { manifest: Some(layout.manifest_digest), config: layout.config_digest })
             }
             ImageSource::Archive { path } => archive(path),
+            ImageSource::Disk { path } => {
+                let disk = PackedDisk::open(path)
+                    .map_err(|source| LocalError::Disk { path: path.clone(), source })?;
+                let DiskManifest { image, config, .. } = disk.manifest;
+                Ok(Self { manifest: Some(image), config: sha256(config.as_bytes()) })
+            }
         }
     }
 }
@@ -85,7 +94,7 @@ fn archive(path: &Path) -> Result<LocalImage, LocalError> {
 }
 
 /// The archive's bytes, without gzip if there is any.
-fn open(path: &Path) -> io::Result<Box<dyn Read>> {
+pub(super) fn open(path: &Path) -> io::Result<Box<dyn Read>> {
     let mut file = io::BufReader::with_capacity(256 << 10, File::open(path)?);
     let gzip = io::BufRead::fill_buf(&mut file)?.starts_with(&[0x1f, 0x8b]);
     Ok(if gzip { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) })

@@ -1,10 +1,12 @@
-//! Container images on this machine: OCI layouts and archives, and how they get into a pod.
+//! Container images on this machine: OCI layouts, archives and disks, and how they get into a pod.
 
 mod layout;
 mod local;
+mod pack;
 mod push;
 mod source;
 
 pub(crate) use local::LocalImage;
-pub(crate) use push::push;
+pub(crate) use pack::{image_disk, pack};
+pub(crate) use push::{open_disk, push, push_disk};
 pub(crate) use source::{ImageArgument, ImageSource};

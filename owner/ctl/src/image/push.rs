@@ -3,10 +3,11 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use postern_api::owner::{Image, PushBegin, PushRequest, push_request::Kind};
+use postern_api::owner::{Image, PushBegin, PushDisk, PushRequest, push_request::Kind};
+use postern_disk::PackedDisk;
 
 use super::{
     layout::{Layout, LayoutError},
@@ -44,6 +45,9 @@ pub(crate) async fn push(
     reference: Option<&str>,
 ) -> Result<Image, Failure> {
     source.check().or_fail(|| format!("cannot read image {source}"))?;
+    if let ImageSource::Disk { path } = source {
+        return push_disk(session, &open_disk(path)?, reference).await;
+    }
     let opened = open(source)?;
     let (total, name) = match &opened {
         Opened::Layout(layout) => (Some(layout.total_bytes()), layout.name.clone()),
@@ -74,9 +78,37 @@ pub(crate) async fn push(
     }
 }
 
+/// What an image disk says of itself.
+pub(crate) fn open_disk(path: &Path) -> Result<PackedDisk, Failure> {
+    let disk = PackedDisk::open(path).or_fail(|| format!("cannot use image disk {}", path.display()));
+    disk.map_err(|failure| failure.hint("`postern image pack` makes one"))
+}
+
+/// Tells the pod what the disk must be that the host has attached; nothing of its content goes through the tunnel.
+pub(crate) async fn push_disk(
+    session: &Session,
+    disk: &PackedDisk,
+    reference: Option<&str>,
+) -> Result<Image, Failure> {
+    let PackedDisk { disk, manifest } = disk;
+    let push = PushDisk {
+        reference: reference.or(manifest.reference.as_deref()).unwrap_or_default().to_owned(),
+        root_hash: disk.root_hash().as_bytes().to_vec().into(),
+        data_blocks: disk.data_blocks(),
+        digest: manifest.image.to_string(),
+        config: manifest.config.clone().into_bytes().into(),
+    };
+    let request = tokio_stream::once(PushRequest { kind: Some(Kind::Disk(push)) });
+    let response = session.call("use the image disk", session.images().push(request)).await?;
+    response.image.ok_or_else(|| {
+        Failure::general("cannot use the image disk").caused_by("the pod did not say what it stored")
+    })
+}
+
 fn open(source: &ImageSource) -> Result<Opened, Failure> {
     match source {
-        ImageSource::Stdin => Ok(Opened::Stdin),
+        // Not opened but told of: see `push_disk`.
+        ImageSource::Stdin | ImageSource::Disk { .. } => Ok(Opened::Stdin),
         ImageSource::OciDirectory { path, tag } => Layout::open(path, tag.as_deref())
             .map(|layout| Opened::Layout(layout.into()))
             .or_fail(|| format!("cannot use image {source}")),

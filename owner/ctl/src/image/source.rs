@@ -17,6 +17,8 @@ pub(crate) enum ImageSource {
     Archive { path: PathBuf },
     /// Such an archive on standard input.
     Stdin,
+    /// An image disk that `image pack` made, which the host has attached to the pod.
+    Disk { path: PathBuf },
 }
 
 /// An image as `run` takes it.
@@ -28,7 +30,7 @@ pub(crate) enum ImageArgument {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SourceError {
-    #[error("{0:?} names no file; use oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, a path, or -")]
+    #[error("{0:?} names no file; use oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, disk:FILE, a path, or -")]
     Empty(String),
     #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
@@ -54,6 +56,9 @@ impl FromStr for ImageSource {
         if let Some(rest) = text.strip_prefix("oci:") {
             path(rest)?;
             return Ok(directory(rest));
+        }
+        if let Some(rest) = text.strip_prefix("disk:") {
+            return Ok(Self::Disk { path: path(rest)? });
         }
         for prefix in ["oci-archive:", "docker-archive:"] {
             if let Some(rest) = text.strip_prefix(prefix) {
@@ -83,13 +88,15 @@ impl ImageSource {
     pub(crate) fn check(&self) -> Result<(), SourceError> {
         match self {
             Self::Stdin => Ok(()),
-            Self::Archive { path } if path.exists() => Ok(()),
+            Self::Archive { path } | Self::Disk { path } if path.exists() => Ok(()),
             Self::OciDirectory { path, .. } if path.join("oci-layout").is_file() => Ok(()),
-            Self::Archive { path } | Self::OciDirectory { path, .. } if !path.exists() => {
+            Self::Archive { path } | Self::Disk { path } | Self::OciDirectory { path, .. }
+                if !path.exists() =>
+            {
                 Err(SourceError::Missing(path.clone()))
             }
             Self::OciDirectory { path, .. } if path.is_dir() => Err(SourceError::NotALayout(path.clone())),
-            Self::Archive { path } | Self::OciDirectory { path, .. } => {
+            Self::Archive { path } | Self::Disk { path } | Self::OciDirectory { path, .. } => {
                 Err(SourceError::NotADirectory(path.clone()))
             }
         }
@@ -103,7 +110,7 @@ impl FromStr for ImageArgument {
     /// a reference, since names like `busybox` are common for both.
     fn from_str(text: &str) -> Result<Self, SourceError> {
         let prefixed =
-            ["oci:", "oci-archive:", "docker-archive:"].iter().any(|prefix| text.starts_with(prefix));
+            ["oci:", "oci-archive:", "docker-archive:", "disk:"].iter().any(|prefix| text.starts_with(prefix));
         let pathlike = ["/", "./", "../"].iter().any(|start| text.starts_with(start));
         if prefixed || pathlike || text == "-" || Path::new(text).is_file() {
             return Ok(Self::Local(text.parse()?));
@@ -127,6 +134,7 @@ impl fmt::Display for ImageSource {
             Self::OciDirectory { path, tag: Some(tag) } => write!(f, "oci:{}:{tag}", path.display()),
             Self::Archive { path } => write!(f, "{}", path.display()),
             Self::Stdin => f.write_str("standard input"),
+            Self::Disk { path } => write!(f, "disk:{}", path.display()),
         }
     }
 }
@@ -138,7 +146,7 @@ mod tests {
     #[test]
     fn local_images_and_references_are_told_apart() {
         let local = |text: &str| matches!(text.parse(), Ok(ImageArgument::Local(_)));
-        for text in ["oci:dir", "oci-archive:x.tar", "docker-archive:x", "./x.tar", "/x", "../x", "-"] {
+        for text in ["oci:dir", "oci-archive:x.tar", "docker-archive:x", "disk:x", "./x.tar", "/x", "../x", "-"] {
             assert!(local(text), "{text}");
         }
         for text in ["busybox", "busybox:1.36", "10.0.2.2:5000/busybox", "0123456789ab"] {

@@ -1,6 +1,7 @@
 //! `postern image`: the images of a pod.
 
 pub(super) mod ls;
+pub(super) mod pack;
 pub(super) mod pull;
 pub(super) mod push;
 pub(super) mod rm;
@@ -21,6 +22,8 @@ enum Verb {
     Pull(pull::Args),
     /// Send an image of this machine through the tunnel
     Push(push::Args),
+    /// Make a disk of an image of this machine, which a host can lend to any number of pods
+    Pack(pack::Args),
     /// List images
     #[command(visible_alias = "list")]
     Ls(ls::Args),
@@ -34,6 +37,7 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     match args.verb {
         Verb::Pull(args) => pull::run(args, owner).await,
         Verb::Push(args) => push::run(args, owner).await,
+        Verb::Pack(args) => pack::run(args, owner).await,
         Verb::Ls(args) => ls::run(args, owner).await,
         Verb::Rm(args) => rm::run(args, owner).await,
         Verb::Verify(args) => verify::run(args, owner).await,

@@ -14,7 +14,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "SOURCE: oci:DIR[:TAG] · oci-archive:FILE · docker-archive:FILE · a path · - for an archive on standard input\n\nExamples:\n  postern image push demo oci:./busybox\n  postern image push demo web.tar example.org/web:1\n  docker save web | postern image push demo -"
+    after_help = "SOURCE: oci:DIR[:TAG] · oci-archive:FILE · docker-archive:FILE · a path · - for an archive on standard input · disk:FILE for a disk that the host has attached\n\nExamples:\n  postern image push demo oci:./busybox\n  postern image push demo web.tar example.org/web:1\n  docker save web | postern image push demo -\n  postern image push demo disk:web.disk"
 )]
 pub(crate) struct Args {
     /// Name of the pod

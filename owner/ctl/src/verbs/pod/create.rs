@@ -7,6 +7,7 @@ use std::{
 };
 
 use postern_api::owner::InspectPodRequest;
+use postern_disk::PackedDisk;
 use postern_launch::{
     Accelerator, Cpus, EncodedInitData, Machine, Mitigations, PodShape, TeePlatform, expected_measurement,
 };
@@ -21,7 +22,7 @@ use crate::{
     failure::{Failure, OrFail},
     home::{self, Existing},
     host::{HostProgram, Stage, StartRequest},
-    human, identity, launch,
+    human, identity, image, launch,
     launch::parse,
     output::{self, Format, FormatArg},
     process::signals,
@@ -33,7 +34,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The pod's init data, with a nonce of its own, and the measurement that it must have are made here; nothing of the host is believed.\n\nExamples:\n  postern pod create demo --accept-risk=simulated-tee\n  postern pod create big --memory 1G --cpus 2 --timeline --accept-risk=simulated-tee"
+    after_help = "The pod's init data, with a nonce of its own, and the measurement that it must have are made here; nothing of the host is believed.\n\nExamples:\n  postern pod create demo --accept-risk=simulated-tee\n  postern pod create big --memory 1G --cpus 2 --timeline --accept-risk=simulated-tee\n  postern pod create web --image-disk web.disk --accept-risk=simulated-tee"
 )]
 pub(crate) struct Args {
     /// Name of the pod
@@ -61,6 +62,10 @@ pub(crate) struct Args {
     /// Where the tunnel is reached on this machine; any free port of loopback when left out
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<std::net::SocketAddr>,
+    /// Have the host attach an image disk and use it in the pod: a file that `postern image pack` made, or the root hash
+    /// of one; repeatable
+    #[arg(long = "image-disk", value_name = "FILE")]
+    image_disks: Vec<PathBuf>,
     /// Print how long each stage took, the guest's own by its own clock
     #[arg(long)]
     timeline: bool,
@@ -133,6 +138,8 @@ struct Prepared {
     measurement: Measurement,
     init_data: EncodedInitData,
     simulated_root: Option<PathBuf>,
+    /// Files of image disks, and what each of them must be.
+    disks: (Vec<PathBuf>, Vec<PackedDisk>),
 }
 
 async fn create(
@@ -159,6 +166,7 @@ async fn create(
         init_data: &init_data,
         shape: &prepared.shape,
         listen: listen.as_deref(),
+        disks: &prepared.disks.0,
     };
     bar.set_message(format!("pod {}: starting the VM", args.name));
     let report = |stage: &Stage| bar.set_message(format!("pod {}: {} done", args.name, stage.stage));
@@ -178,6 +186,12 @@ async fn create(
     session.pin(owner)?;
     session.hand_over(owner).await?;
     clock.lap("handover");
+    for disk in &prepared.disks.1 {
+        image::push_disk(&session, disk, None).await?;
+    }
+    if !prepared.disks.1.is_empty() {
+        clock.lap("disks");
+    }
     let mut timeline = clock.stages();
     if args.timeline || args.output.format == Format::Json {
         let asked = session.call("inspect the pod", session.pod().inspect(InspectPodRequest {})).await?;
@@ -199,6 +213,8 @@ async fn prepare(
     let manifest = launch::load_image(&image_dir)?;
     let probe = host.probe(&image_dir).await?;
     let defaults = &owner.config.pod;
+    let disks: Vec<_> = args.image_disks.iter().map(|disk| image::image_disk(&owner.home, disk)).collect();
+    let packed = disks.iter().map(|disk| image::open_disk(disk)).collect::<Result<_, _>>()?;
     let shape = PodShape {
         machine: args.machine.or(defaults.machine).unwrap_or(probe.machine),
         accelerator: probe.accelerator,
@@ -214,7 +230,8 @@ async fn prepare(
     };
     let init_data = init_data::make(&args.name, owner_ca)?;
     let measurement = expected_measurement(&manifest, &shape);
-    Ok(Prepared { image_dir, shape, measurement, init_data, simulated_root: probe.simulated_root })
+    let simulated_root = probe.simulated_root;
+    Ok(Prepared { image_dir, shape, measurement, init_data, simulated_root, disks: (disks, packed) })
 }
 
 /// The user has accepted the simulated platform of this machine: its root goes into the trust store, as what it is.

@@ -1,0 +1,212 @@
+//! Makes an image disk of an image of this machine: finds its configuration and layers, and has them packed.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufReader, Read},
+    path::{Component, Path, PathBuf},
+};
+
+use oci_spec::image::{Arch, ImageConfiguration, Os};
+use postern_disk::{DiskManifest, LayerBlob, PackError, PackedDisk, Source};
+use postern_model::Sha256;
+use serde::Deserialize;
+
+use super::{
+    layout::{Layout, LayoutError},
+    local::{self, sha256},
+    source::ImageSource,
+};
+use crate::{
+    failure::{Failure, OrFail},
+    home::{self, Home},
+};
+
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the archive cannot be read")]
+    Archive(#[source] io::Error),
+    #[error("it is neither an OCI image nor what docker save writes")]
+    Unknown,
+    #[error("it holds {0} images; an archive with one is needed")]
+    Several(usize),
+    #[error("its configuration is not valid")]
+    Config(#[source] serde_json::Error),
+    #[error("its configuration is not text")]
+    NotText,
+    #[error("it is for {0}; pods run linux/amd64")]
+    Platform(String),
+    #[error("it has {layers} layers and the configuration {diff_ids} diff ids")]
+    LayerCount { layers: usize, diff_ids: usize },
+    #[error("diff id {0:?} is not a digest")]
+    DiffId(String),
+    #[error("it is an image disk already")]
+    Disk,
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+}
+
+/// Packs `source` into the file `to`, or among the disks that are kept for later, and says where it is.
+pub(crate) fn pack(
+    home: &Home,
+    source: &ImageSource,
+    reference: Option<&str>,
+    to: Option<&Path>,
+) -> Result<(PackedDisk, PathBuf), Failure> {
+    source.check().or_fail(|| format!("cannot read image {source}"))?;
+    let kept = home.disks();
+    home::make_private_dir(&kept)?;
+    let what = || format!("cannot pack image {source}");
+    let opened = Opened::open(source, &kept).or_fail(what)?;
+    let directory = match to {
+        Some(to) => to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+        None => &kept,
+    };
+    // Whole or not at all: under another name until it is done.
+    let mut unfinished =
+        tempfile::Builder::new().prefix(".packing-").tempfile_in(directory).or_fail(|| {
+            format!("cannot write in {}", directory.display())
+        })?;
+    let packed = opened.pack(reference, &kept, unfinished.as_file_mut()).or_fail(what)?;
+    let path = to.map_or_else(|| kept.join(packed.disk.root_hash().to_hex()), Path::to_owned);
+    let cannot = || format!("cannot write {}", path.display());
+    // The host reads it, and nothing of it is secret to whoever has the image.
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    unfinished.as_file().set_permissions(readable).or_fail(cannot)?;
+    unfinished.as_file().sync_all().or_fail(cannot)?;
+    unfinished.persist(&path).map_err(|error| error.error).or_fail(cannot)?;
+    Ok((packed, path))
+}
+
+/// The file that `--image-disk` means: a path, or the root hash of a disk that was packed here.
+pub(crate) fn image_disk(home: &Home, given: &Path) -> PathBuf {
+    let root_hash = given.to_str().filter(|text| Sha256::from_hex(text).is_ok() && !given.exists());
+    root_hash.map_or_else(|| given.to_owned(), |root_hash| home.disks().join(root_hash))
+}
+
+/// An image whose documents were read.
+struct Opened {
+    reference: Option<String>,
+    manifest_digest: Sha256,
+    config: String,
+    diff_ids: Vec<Sha256>,
+    /// Files of the layers, with their digests where the image tells them.
+    layers: Vec<(PathBuf, Option<Sha256>)>,
+    /// What was unpacked for it.
+    _unpacked: Option<tempfile::TempDir>,
+}
+
+impl Opened {
+    fn open(source: &ImageSource, scratch: &Path) -> Result<Self, OpenError> {
+        match source {
+            ImageSource::OciDirectory { path, tag } => Self::layout(path, tag.as_deref()),
+            ImageSource::Archive { path } => {
+                let read = |source| OpenError::Read { path: path.clone(), source };
+                Self::archive(local::open(path).map_err(read)?, scratch)
+            }
+            ImageSource::Stdin => Self::archive(Box::new(io::stdin().lock()), scratch),
+            ImageSource::Disk { .. } => Err(OpenError::Disk),
+        }
+    }
+
+    fn layout(path: &Path, tag: Option<&str>) -> Result<Self, OpenError> {
+        let layout = Layout::open(path, tag)?;
+        let layers = layout.layers().map(|(path, digest)| (path, Some(digest))).collect();
+        Self::new(layout.name.clone(), layout.manifest_digest, layout.config()?, layers)
+    }
+
+    fn archive(archive: Box<dyn Read + '_>, scratch: &Path) -> Result<Self, OpenError> {
+        let unpacked = tempfile::tempdir_in(scratch).map_err(OpenError::Archive)?;
+        unpack(archive, unpacked.path()).map_err(OpenError::Archive)?;
+        let opened = match unpacked.path().join("index.json").is_file() {
+            true => {
+                let opened = Self::layout(unpacked.path(), None)?;
+                // A layout without a name would be called after the directory, which is one of ours.
+                let ours = unpacked.path().file_name().and_then(|name| name.to_str());
+                let ours = ours.map(str::to_ascii_lowercase).unwrap_or_default();
+                let reference = opened.reference.filter(|name| !name.starts_with(&format!("{ours}:")));
+                Self { reference, ..opened }
+            }
+            false => Self::docker(unpacked.path())?,
+        };
+        Ok(Self { _unpacked: Some(unpacked), ..opened })
+    }
+
+    fn docker(directory: &Path) -> Result<Self, OpenError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct DockerImage {
+            config: String,
+            repo_tags: Option<Vec<String>>,
+            layers: Vec<String>,
+        }
+        let file = |name: &str| {
+            let path = directory.join(name);
+            // Names are the archive's: only what was unpacked is read.
+            let below = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+            if below && path.is_file() { Ok(path) } else { Err(OpenError::Unknown) }
+        };
+        let read = |path: PathBuf| fs::read(&path).map_err(|source| OpenError::Read { path, source });
+        let images: Vec<DockerImage> =
+            serde_json::from_slice(&read(file("manifest.json")?)?).map_err(|_| OpenError::Unknown)?;
+        let [image] = images.as_slice() else { return Err(OpenError::Several(images.len())) };
+        let config = read(file(&image.config)?)?;
+        let layers = image.layers.iter().map(|layer| Ok((file(layer)?, None)));
+        let reference = image.repo_tags.iter().flatten().next().cloned();
+        Self::new(reference, sha256(&config), config, layers.collect::<Result<_, OpenError>>()?)
+    }
+
+    fn new(
+        reference: Option<String>,
+        manifest_digest: Sha256,
+        config: Vec<u8>,
+        layers: Vec<(PathBuf, Option<Sha256>)>,
+    ) -> Result<Self, OpenError> {
+        let parsed: ImageConfiguration = serde_json::from_slice(&config).map_err(OpenError::Config)?;
+        if (parsed.os(), parsed.architecture()) != (&Os::Linux, &Arch::Amd64) {
+            return Err(OpenError::Platform(format!("{}/{}", parsed.os(), parsed.architecture())));
+        }
+        let diff_ids = parsed.rootfs().diff_ids().iter();
+        let diff_ids = diff_ids.map(|text| text.parse().map_err(|_| OpenError::DiffId(text.clone())));
+        let diff_ids = diff_ids.collect::<Result<Vec<_>, _>>()?;
+        if diff_ids.len() != layers.len() || layers.is_empty() {
+            return Err(OpenError::LayerCount { layers: layers.len(), diff_ids: diff_ids.len() });
+        }
+        let config = String::from_utf8(config).map_err(|_| OpenError::NotText)?;
+        Ok(Self { reference, manifest_digest, config, diff_ids, layers, _unpacked: None })
+    }
+
+    fn pack(self, reference: Option<&str>, scratch: &Path, out: &mut File) -> Result<PackedDisk, PackError> {
+        let manifest = DiskManifest {
+            reference: reference.map(str::to_owned).or(self.reference),
+            image: self.manifest_digest,
+            config: self.config,
+        };
+        let layers = self.layers.iter().zip(self.diff_ids).map(|((path, digest), diff_id)| {
+            let file = File::open(path).map_err(PackError::Write)?;
+            Ok(LayerBlob { content: Box::new(BufReader::new(file)), digest: *digest, diff_id })
+        });
+        let layers = layers.collect::<Result<_, PackError>>()?;
+        postern_disk::pack(Source { manifest, layers }, scratch, out)
+    }
+}
+
+/// Writes the regular files of an image's archive below `directory`.
+fn unpack(archive: impl Read, directory: &Path) -> io::Result<()> {
+    let mut archive = tar::Archive::new(archive);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
+        let plain = name.components().all(|part| matches!(part, Component::Normal(_)));
+        if !plain || name.as_os_str().is_empty() || !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let path = directory.join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        io::copy(&mut entry, &mut File::create(path)?)?;
+    }
+    Ok(())
+}
