@@ -1,14 +1,14 @@
 //! The image's bill of materials, CycloneDX 1.5: the kernel, the agent, every crate the agent links and how they hang
 //! together. The same image and sources give the same bytes: no time and nothing random is in it.
 //!
-//! Crates carry the digest of their archive in the registry, packages of the distribution theirs. What is linked from the
+//! A crate that only macros use ran while the agent was built and is listed as excluded from it. Crates carry the digest of their archive in the registry, packages of the distribution theirs. What is linked from the
 //! build machine's C libraries is named without a version, which no input of the build records, and the list says itself
 //! that it is incomplete there.
 
 use cyclonedx_bom::{
     models::{
         bom::BomReference,
-        component::{Classification, Components},
+        component::{Classification, Components, Scope},
         composition::{AggregateType, Composition, Compositions},
         dependency::{Dependencies, Dependency},
         hash::{Hash, HashAlgorithm, HashValue, Hashes},
@@ -145,6 +145,7 @@ impl Parts {
             let mut library = component(Classification::Library, &krate.name, &krate.version, &krate.id());
             library.licenses = krate.license.as_deref().map(licenses);
             library.hashes = krate.checksum.map(hashes);
+            library.scope = Some(if krate.linked { Scope::Required } else { Scope::Excluded });
             if krate.origin == Origin::Registry {
                 library.purl = Some(purl("cargo", &krate.name, &krate.version)?);
             }
@@ -212,6 +213,7 @@ mod tests {
             license: Some("MIT/Apache-2.0".into()),
             checksum,
             origin,
+            linked: true,
             lines: Lines::default(),
             dependencies: dependencies.iter().map(|&id| id.to_owned()).collect(),
         };

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cargo_metadata::{DependencyKind, MetadataCommand, PackageId};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 use postern_model::Sha256;
 use serde::Deserialize;
 
@@ -47,6 +47,8 @@ pub struct Crate {
     /// Of the archive in the registry; none for the workspace's own.
     pub checksum: Option<Sha256>,
     pub origin: Origin,
+    /// Whether code of it can be in the program. What only macros use runs while the agent is built and is not in it.
+    pub linked: bool,
     pub lines: Lines,
     /// Crates of the same list that it links itself.
     pub dependencies: Vec<String>,
@@ -75,7 +77,7 @@ pub fn agent_crates(workspace: &Path) -> Result<Vec<Crate>, SourcesError> {
         .other_options(["--locked", "--filter-platform", "x86_64-unknown-linux-gnu"].map(str::to_owned))
         .exec()
         .map_err(|source| SourcesError::Cargo { path: manifest, source: Box::new(source) })?;
-    let names: BTreeMap<&PackageId, (String, String)> = metadata
+    let names: Names<'_> = metadata
         .packages
         .iter()
         .map(|package| (&package.id, (package.name.to_string(), package.version.to_string())))
@@ -84,22 +86,16 @@ pub fn agent_crates(workspace: &Path) -> Result<Vec<Crate>, SourcesError> {
     if let Some((name, version)) = listed.iter().find(|key| !names.values().any(|known| known == *key)) {
         return Err(SourcesError::Unknown(format!("{name} {version}")));
     }
-    let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
-    let links: BTreeMap<&PackageId, Vec<String>> = nodes
-        .map(|node| {
-            let normal = node.deps.iter().filter(|dependency| {
-                dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal)
-            });
-            let ids = normal.filter_map(|dependency| names.get(&dependency.pkg));
-            (&node.id, ids.map(|(name, version)| format!("{name}@{version}")).collect())
-        })
-        .collect();
+    let links = links(&metadata, &names);
+    let linked = linked(&metadata, &names, &links);
+    let id = |id: &&PackageId| names.get(*id).map(|(name, version)| format!("{name}@{version}"));
     let mut crates = Vec::new();
     for package in &metadata.packages {
         let Some(key) = names.get(&package.id) else { continue };
         let folder = package.manifest_path.parent().map(|folder| folder.as_std_path());
         let folder = folder.unwrap_or(workspace);
-        let mut dependencies = links.get(&package.id).cloned().unwrap_or_default();
+        let mut dependencies: Vec<String> =
+            links.get(&package.id).into_iter().flatten().filter_map(id).collect();
         dependencies.sort();
         crates.push(Crate {
             name: key.0.clone(),
@@ -107,6 +103,7 @@ pub fn agent_crates(workspace: &Path) -> Result<Vec<Crate>, SourcesError> {
             license: package.license.clone(),
             checksum: checksums.get(key).copied(),
             origin: if package.source.is_some() { Origin::Registry } else { Origin::Workspace },
+            linked: linked.contains(&package.id),
             lines: lines::count(folder)
                 .map_err(|source| SourcesError::Read { path: folder.to_owned(), source })?,
             dependencies,
@@ -114,6 +111,42 @@ pub fn agent_crates(workspace: &Path) -> Result<Vec<Crate>, SourcesError> {
     }
     crates.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
     Ok(crates)
+}
+
+type Names<'a> = BTreeMap<&'a PackageId, (String, String)>;
+type Links<'a> = BTreeMap<&'a PackageId, Vec<&'a PackageId>>;
+
+/// What each listed package links itself.
+fn links<'a>(metadata: &'a Metadata, names: &Names<'_>) -> Links<'a> {
+    let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
+    let normal = |node: &'a cargo_metadata::Node| {
+        let dependencies = node
+            .deps
+            .iter()
+            .filter(|dependency| dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal));
+        let listed = dependencies.map(|dependency| &dependency.pkg).filter(|id| names.contains_key(id));
+        (&node.id, listed.collect())
+    };
+    nodes.map(normal).collect()
+}
+
+/// Packages that the agent reaches without passing a procedural macro, whose own dependencies run with the compiler.
+fn linked<'a>(metadata: &'a Metadata, names: &Names<'a>, links: &Links<'a>) -> BTreeSet<&'a PackageId> {
+    let macros: BTreeSet<&PackageId> = metadata
+        .packages
+        .iter()
+        .filter(|package| package.targets.iter().any(cargo_metadata::Target::is_proc_macro))
+        .map(|package| &package.id)
+        .collect();
+    let mut linked = BTreeSet::new();
+    let mut pending: Vec<&PackageId> =
+        names.iter().filter(|(_, (name, _))| name == AGENT_PACKAGE).map(|(id, _)| *id).collect();
+    while let Some(id) = pending.pop() {
+        if !macros.contains(id) && linked.insert(id) {
+            pending.extend(links.get(id).into_iter().flatten());
+        }
+    }
+    linked
 }
 
 /// Names and versions of the committed list: `NAME vVERSION`, a line each.
@@ -171,7 +204,9 @@ mod tests {
         assert!(agent.lines.rust > 1000, "{:?}", agent.lines);
         assert!(agent.dependencies.iter().any(|id| id.starts_with("ring@")), "{:?}", agent.dependencies);
         let ring = crates.iter().find(|krate| krate.name == "ring").unwrap();
-        assert_eq!(ring.origin, Origin::Registry);
+        assert_eq!((ring.origin, ring.linked), (Origin::Registry, true));
+        let syn = crates.iter().find(|krate| krate.name == "syn").unwrap();
+        assert!(!syn.linked, "syn is the macros'");
         assert!(ring.checksum.is_some() && ring.license.is_some());
         assert!(ring.lines.other > 1000, "ring's assembly counts: {:?}", ring.lines);
         let ids: BTreeSet<String> = crates.iter().map(Crate::id).collect();

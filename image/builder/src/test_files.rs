@@ -80,8 +80,11 @@ pub(crate) fn image() -> crate::build::Image {
     let file = |name: &str, byte| ImageFile { file: name.into(), sha256: Sha256::new([byte; 32]), size: 1 };
     let package =
         Package { name: "linux-image".into(), version: "6.1.1-1".into(), sha256: Sha256::new([4; 32]) };
-    let kernel =
-        KernelInput { release: "6.1.1".into(), sha256: Sha256::new([1; 32]), packages: vec![package] };
+    let kernel = KernelInput {
+        release: "6.1.1".into(),
+        sha256: Sha256::new([1; 32]),
+        packages: vec![package],
+    };
     crate::build::Image {
         manifest: ImageManifest {
             format: 1,

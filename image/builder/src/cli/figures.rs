@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 use postern_builder::{
     build::Image,
-    figures::{Budgets, Figures, Verdict},
+    figures::{Budgets, CrateLines, Figures, Verdict},
 };
 use serde_json::json;
 
@@ -105,14 +105,15 @@ fn details(text: &mut String, figures: &Figures) {
         let _ = writeln!(text, "  {} {:<6} {}", listener.family, listener.port, listener.what);
     }
     if let Some(crates) = &figures.crates {
+        let linked: Vec<&CrateLines> = crates.iter().filter(|krate| krate.linked).collect();
         let _ = writeln!(text, "\nthe agent, by crate: lines of Rust, lines of C and assembly");
-        for krate in crates.iter().take(SHOWN_CRATES) {
+        for krate in linked.iter().take(SHOWN_CRATES) {
             let ours = if krate.ours { "  ours" } else { "" };
             let (lines, name, version) = (krate.lines, &krate.name, &krate.version);
             let _ = writeln!(text, "  {:>7} {:>7}  {name} {version}{ours}", lines.rust, lines.other);
         }
-        let rest: u64 = crates.iter().skip(SHOWN_CRATES).map(|krate| krate.lines.all()).sum();
-        let _ = writeln!(text, "  {rest:>15}  in {} more", crates.len().saturating_sub(SHOWN_CRATES));
+        let rest: u64 = linked.iter().skip(SHOWN_CRATES).map(|krate| krate.lines.all()).sum();
+        let _ = writeln!(text, "  {rest:>15}  in {} more", linked.len().saturating_sub(SHOWN_CRATES));
     }
     if let Some(calls) = &figures.host_syscalls {
         let _ = writeln!(text, "\nsystem calls that QEMU makes on the host\n  {}", calls.join(" "));

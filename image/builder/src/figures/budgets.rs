@@ -98,25 +98,34 @@ impl Budgets {
     /// Each budget that is meant for this image, and what became of it.
     pub fn hold(&self, figures: &Figures) -> Result<Vec<Verdict>, BudgetsError> {
         let named = figures.named();
-        let mut verdicts = Vec::new();
-        for entry in &self.entries {
+        let unknown = |entry: &&Entry| !named.iter().any(|(name, _)| *name == entry.figure);
+        if let Some(entry) = self.entries.iter().find(unknown) {
             let line = self.line(entry.at_most.span());
-            let Some((_, value)) = named.iter().find(|(name, _)| *name == entry.figure) else {
-                let (path, figure) = (self.path.clone(), entry.figure.clone());
-                return Err(BudgetsError::Unknown { path, line, figure });
-            };
-            if entry.profile.is_some() && entry.profile != figures.kernel_profile {
-                continue;
+            return Err(BudgetsError::Unknown {
+                path: self.path.clone(),
+                line,
+                figure: entry.figure.clone(),
+            });
+        }
+        Ok(self.hold_named(&named, figures.kernel_profile.as_deref()))
+    }
+
+    /// The same for some of the figures.
+    pub(super) fn hold_named(&self, named: &[(&str, Option<u64>)], profile: Option<&str>) -> Vec<Verdict> {
+        let verdict = |entry: &Entry| {
+            if entry.profile.is_some() && entry.profile.as_deref() != profile {
+                return None;
             }
-            verdicts.push(Verdict {
+            let (_, value) = named.iter().find(|(name, _)| *name == entry.figure)?;
+            Some(Verdict {
                 figure: entry.figure.clone(),
                 value: *value,
                 at_most: *entry.at_most.get_ref(),
                 reason: entry.reason.clone(),
-                place: format!("{}:{line}", self.path.display()),
-            });
-        }
-        Ok(verdicts)
+                place: format!("{}:{}", self.path.display(), self.line(entry.at_most.span())),
+            })
+        };
+        self.entries.iter().filter_map(verdict).collect()
     }
 
     fn line(&self, span: Range<usize>) -> usize {
