@@ -155,6 +155,11 @@ impl Managed {
         self.ended.borrow().is_some()
     }
 
+    /// True once it has ended and said that all was well.
+    pub fn ended_well(&self) -> bool {
+        self.ended.borrow().is_some_and(Ended::success)
+    }
+
     /// The program it runs, as the kernel names it: of one that was replaced or removed it says that it is "(deleted)".
     pub fn program(&self) -> Option<PathBuf> {
         std::fs::read_link(format!("/proc/{}/exe", self.id.pid)).ok().filter(|_| !self.has_ended())

@@ -106,7 +106,7 @@ impl Parts {
             error = self.guest_panic() => error,
             error = self.guest_gave_up() => error,
             error = end_of(&self.vsock, HELPER) => error,
-            error = end_of(&self.qemu, "QEMU") => error,
+            error = end_of(&self.qemu, "QEMU") => self.guest_reset().unwrap_or(error),
             error = self.helper_crash() => error,
         }
     }
@@ -119,6 +119,13 @@ impl Parts {
         let said = qemu.stdout().text();
         let out_of_memory = MEMORY_WORDS.iter().any(|words| said.contains(words));
         StartError::GuestPanicked { why, out_of_memory, source: last_words_of_console(&said) }
+    }
+
+    /// Whether a QEMU that ended well did so because its guest gave up before it had a console to say why.
+    fn guest_reset(&self) -> Option<StartError> {
+        let qemu = self.qemu.as_ref().filter(|qemu| qemu.ended_well())?;
+        let silent = qemu.stdout().text().trim().is_empty() && qemu.stderr().text().trim().is_empty();
+        silent.then_some(StartError::GuestReset)
     }
 
     /// Waits for the agent to say why it ends the guest, which it does next.

@@ -47,6 +47,8 @@ pub enum StartError {
     Identity(#[source] io::Error),
     #[error("a shell in {} cannot listen for its claim", path.display())]
     ClaimSocket { path: PathBuf, source: io::Error },
+    #[error("the guest's kernel gave up before it could say why")]
+    GuestReset,
     #[error("the guest's kernel panicked while booting: {why}")]
     GuestPanicked { why: String, out_of_memory: bool, source: LastWords },
     #[error("the guest gave up: {why}")]
@@ -88,7 +90,7 @@ impl StartError {
             Self::PortInUse { .. } | Self::Listen { .. } => Outcome::PortInUse,
             Self::State(error) => error.outcome(),
             Self::Identity(_) | Self::ClaimSocket { .. } => Outcome::Internal,
-            Self::GuestPanicked { .. } => Outcome::GuestPanicked,
+            Self::GuestPanicked { .. } | Self::GuestReset => Outcome::GuestPanicked,
             Self::GuestGaveUp { .. } => Outcome::GuestGaveUp,
             Self::Spawn(_)
             | Self::Ended { .. }
@@ -132,6 +134,10 @@ impl StartError {
             }
             Self::GuestPanicked { out_of_memory: true, .. } => {
                 "give the pod more memory with --memory".into()
+            }
+            Self::GuestReset => {
+                "a kernel that has no room to unpack itself has no console yet: give the pod more memory with --memory"
+                    .into()
             }
             Self::GuestRefused { .. } => "the image and this program may be of different versions".into(),
             Self::Identity(_)

@@ -26,11 +26,12 @@ fn the_same_on_q35_and_in_a_directory_with_a_long_name() {
 }
 
 #[test]
-fn a_guest_that_crashes_ends_the_start() {
+fn a_guest_that_crashes_without_a_word_ends_the_start() {
     let rig = Rig::new(Guest::Crashes);
     let ran = rig.start(&[]);
-    ran.assert_failed(6, "vmm-ended");
-    assert!(ran.stderr.contains("QEMU ended unexpectedly"), "{}", ran.stderr);
+    ran.assert_failed(15, "guest-panicked");
+    assert!(ran.stderr.contains("gave up before it could say why"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--memory"), "{}", ran.stderr);
     rig.assert_nothing_left();
 }
 
