@@ -1,7 +1,10 @@
 //! A host that says what is not so: that a pod is there when it is not, that there is an image, that QEMU is installed.
 //! Each is one precise error, its exit code, and nothing left running or half made.
 
-use postern_tests::home::{Home, Said};
+use postern_tests::{
+    home::{Home, Said},
+    programs::write_script,
+};
 
 struct Owner {
     home: Home,
@@ -69,6 +72,31 @@ fn a_port_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     says(&owner.create(&["--listen", &address]), &[&address]);
+    owner.has_nothing();
+}
+
+#[test]
+fn a_missing_qemu_is_named_with_what_to_do() {
+    let owner = owner();
+    let mut command = owner.home.command("postern").unwrap();
+    command.args(["pod", "create", "demo", "--accept-risk=simulated-tee"]).env("PATH", "/nonexistent");
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let code = output.status.code().unwrap();
+    says(&Said { code, stdout: output.stdout, stderr }, &["qemu-system-x86_64", "apt-get install"]);
+    owner.has_nothing();
+}
+
+#[test]
+fn a_qemu_that_dies_is_quoted() {
+    let mut owner = owner();
+    let folder = owner.home.root().join("bin");
+    std::fs::create_dir(&folder).unwrap();
+    let version = "[ \"$1\" != --version ] || { echo 'QEMU emulator version 7.2.0'; exit; }";
+    let script = format!("{version}\necho out of luck >&2; exit 1");
+    write_script(&folder.join("qemu-system-x86_64"), &script).unwrap();
+    owner.home = owner.home.with_programs(folder);
+    says(&owner.create(&[]), &["QEMU ended unexpectedly", "out of luck"]);
     owner.has_nothing();
 }
 

@@ -134,6 +134,20 @@ pub(crate) struct Pod {
 
 impl Pod {
     pub(crate) fn start() -> anyhow::Result<Self> {
+        let pod = Self::booting()?;
+        let request = postern_api::host::CreateSandboxRequest {
+            hostname: "demo".into(),
+            sandbox_id: "sandbox".into(),
+            ..Default::default()
+        };
+        let configured: Result<postern_api::host::Empty, _> =
+            Host::unix(&pod.folder.path().join("host.sock"))?.request("CreateSandbox", &request);
+        ensure!(configured.is_ok(), "CreateSandbox: {configured:?}");
+        Ok(pod)
+    }
+
+    /// The same before the host has configured it.
+    pub(crate) fn booting() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("postern-cli-").tempdir()?;
         let owner = Owner::new(folder.path().join("owner"))?;
         owner.ok(&["init"]);
@@ -159,14 +173,6 @@ impl Pod {
         let output = Lines::of(agent.child().stdout.take().context("no stdout")?);
         let serving = output.find(SOON, |line| serde_json::from_str::<serde_json::Value>(line).ok())?;
         let endpoint = serving["owner"].as_str().context("no owner endpoint")?.to_owned();
-        let request = postern_api::host::CreateSandboxRequest {
-            hostname: "demo".into(),
-            sandbox_id: "sandbox".into(),
-            ..Default::default()
-        };
-        let configured: Result<postern_api::host::Empty, _> =
-            Host::unix(&host_socket)?.request("CreateSandbox", &request);
-        ensure!(configured.is_ok(), "CreateSandbox: {configured:?}");
         let root = folder.path().join("root.pem");
         std::fs::write(&root, platform.root_pem())?;
         owner.ok(&["trust", "add", "--simulated", text(&root), "--accept-risk=simulated-tee"]);

@@ -21,6 +21,18 @@ fn a_role_does_what_it_may_and_no_more() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_phase_refuses_like_a_role_and_another_state_does_not() -> anyhow::Result<()> {
+    let booting = Pod::booting()?;
+    booting.ok(&["pod", "verify", "demo"]);
+    let early = booting.fails_with(5, &["stop", "demo/web"]);
+    assert!(early.stderr.contains("wait until the host has configured the sandbox"), "{}", early.stderr);
+    let pod = Pod::with_container()?;
+    let running = pod.fails_with(1, &["rm", "demo/web"]);
+    assert!(running.stderr.contains("container web is running"), "{}", running.stderr);
+    Ok(())
+}
+
+#[test]
 fn another_owner_is_refused_whatever_it_knows() -> anyhow::Result<()> {
     let pod = Pod::with_container()?;
     let stranger = pod.stranger()?;
