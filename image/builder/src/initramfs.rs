@@ -8,6 +8,8 @@ use crate::{
 
 /// Where the agent looks for modules.
 const MODULES: &str = "lib/postern/modules";
+/// Where the agent looks for what the kernel has, to say what an image misses.
+const KERNEL_OPTIONS: &str = "lib/postern/kernel.options";
 /// What the kernel and the agent expect to be there. The agent makes whatever else it mounts on.
 const DIRECTORIES: &[&str] =
     &["dev", "etc", "lib", "lib/postern", MODULES, "newroot", "proc", "run", "sys", "tmp", "var", "var/lib"];
@@ -42,6 +44,15 @@ impl Initramfs {
             archive.file(&format!("{MODULES}/list"), 0o644, list(modules).into_bytes())?;
         }
         Ok(Self { archive })
+    }
+
+    /// The same, with a list of the options that are built into a kernel of this configuration.
+    pub fn with_kernel_options(mut self, config: &[u8]) -> Result<Self, CpioError> {
+        let config = String::from_utf8_lossy(config);
+        let option = |line: &str| Some(line.strip_prefix("CONFIG_")?.strip_suffix("=y")?.to_owned() + "\n");
+        let list: String = config.lines().filter_map(option).collect();
+        self.archive.file(KERNEL_OPTIONS, 0o644, list.into_bytes())?;
+        Ok(self)
     }
 
     /// The compressed archive: the same bytes from the same input, always. Not the smallest form but the one that is

@@ -66,7 +66,10 @@ pub(super) fn pod(error: PodError) -> Status {
         PodError::Denied(denial) => return denied(denial),
         PodError::NoSuchHostId(_) | PodError::NoSuchContainer(_) => Code::NotFound,
         PodError::Exists(_) | PodError::HostIdTaken => Code::AlreadyExists,
-        PodError::SandboxConfigured | PodError::WrongState { .. } | PodError::Port { .. } => {
+        PodError::KernelLacks(_)
+        | PodError::SandboxConfigured
+        | PodError::WrongState { .. }
+        | PodError::Port { .. } => {
             Code::FailedPrecondition
         }
         PodError::Busy { .. } | PodError::Unkillable { .. } => Code::Aborted,

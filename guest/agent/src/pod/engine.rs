@@ -16,7 +16,7 @@ use postern_container::{
 use postern_model::{ContainerName, ContainerSpec, Sha256};
 use postern_rootfs::{Image, Rootfs, Store};
 
-use super::{PodError, SandboxConfig};
+use super::{PodError, SandboxConfig, kernel};
 
 /// Where a pod keeps what containers see: memory of the guest, all of it.
 #[derive(Debug, Clone)]
@@ -64,6 +64,11 @@ impl Engine {
         sandbox: Arc<SandboxConfig>,
     ) -> Result<Made, PodError> {
         let image = self.image(&wish.image)?;
+        let missing = kernel::missing(&image.config);
+        let missing = missing.map_err(PodError::failed("reading which options the kernel has"))?;
+        if !missing.is_empty() {
+            return Err(PodError::KernelLacks(missing));
+        }
         let name = wish.name.clone();
         let stop_signal = stop_signal(&image.config);
         let rootfs = self.store.prepare(&image, &name).await;

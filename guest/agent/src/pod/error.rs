@@ -33,6 +33,10 @@ pub enum PodError {
     Busy { container: ContainerName, doing: &'static str },
     #[error("the pod holds {limit} {what} already; remove some first")]
     TooMany { what: &'static str, limit: usize },
+    #[error(
+        "the image needs kernel options that this pod's kernel lacks: {}; create the pod with a kernel that has them", .0.join(" ")
+    )]
+    KernelLacks(Vec<String>),
     #[error("{0}")]
     Invalid(&'static str),
     #[error("signal {0} does not exist; signals are 1 to 64")]

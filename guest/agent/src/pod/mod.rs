@@ -20,6 +20,7 @@ mod exec;
 mod handle;
 mod host;
 mod images;
+mod kernel;
 mod lifecycle;
 mod log;
 mod output;
