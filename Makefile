@@ -23,18 +23,22 @@ export POSTERN_DIST := $(CURDIR)/$(DIST)
 # Debug builds of dependencies carry no debug information: cold builds are paid at every change.
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
+# A program that ships is the same wherever it was built: no path of this machine is in it. Held by `.ci/reproducible`.
+RUST_PATHS := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/postern
+SHIPPED := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static $(RUST_PATHS)"
+
 help:
 	@sed -n '3,8s/^# \{0,1\}//p' Makefile
 
 demo: setup-demo build image
-	@cargo build --quiet --release --package postern-tests --bin postern-demo
+	@$(SHIPPED) cargo build --quiet --release --package postern-tests --bin postern-demo
 	@$(RELEASE)/postern-demo
 
 test: setup-test build image
 	cargo xtask test
 
 build: setup-build tools
-	cargo build --release
+	$(SHIPPED) cargo build --release
 	@mkdir -p $(DIST)/bin
 	@for program in $(PROGRAMS); do \
 	  cmp -s $(RELEASE)/$$program $(DIST)/bin/$$program || cp $(RELEASE)/$$program $(DIST)/bin/$$program; \
@@ -49,10 +53,10 @@ tools: setup-build
 	fi
 
 image: build
-	@$(DIST)/bin/postern-image build --agent $(DIST)/bin/postern-agent --out $(DIST)/image
+	@$(DIST)/bin/postern-image build --agent $(DIST)/bin/postern-agent --out $(DIST)/image --sources .
 
 bench: setup-test build image
-	@cargo build --quiet --release --package postern-tests --bin postern-bench
+	@$(SHIPPED) cargo build --quiet --release --package postern-tests --bin postern-bench
 	@$(RELEASE)/postern-bench
 
 check: setup-build

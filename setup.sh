@@ -6,7 +6,7 @@ set -euo pipefail
 declare -A packages=(
   [build]="gcc libc6-dev pkg-config libseccomp-dev git make"
   [demo]="qemu-system-x86 busybox-static docker-registry skopeo iproute2 zstd xz-utils"
-  [test]="runc crun umoci cryptsetup-bin erofs-utils"
+  [test]="runc crun umoci strace cryptsetup-bin erofs-utils"
 )
 
 [ $# -gt 0 ] || set -- build

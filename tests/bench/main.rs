@@ -3,6 +3,7 @@
 mod agent;
 mod boot;
 mod figures;
+mod mitigations;
 mod runtimes;
 mod size;
 mod tls;
@@ -13,8 +14,9 @@ use anyhow::{Context as _, bail};
 
 use figures::Report;
 
-const USAGE: &str = "usage: postern-bench [--json FILE] [size] [agent] [tunnel] [boot]   (no group: all)";
-const GROUPS: [&str; 4] = ["size", "agent", "tunnel", "boot"];
+const USAGE: &str =
+    "usage: postern-bench [--json FILE] [size] [agent] [tunnel] [boot] [mitigations]   (no group: all)";
+const GROUPS: [&str; 5] = ["size", "agent", "tunnel", "boot", "mitigations"];
 
 fn main() -> ExitCode {
     match run() {
@@ -51,6 +53,9 @@ fn run() -> anyhow::Result<()> {
     }
     if want("boot") {
         boot::run(&mut report)?;
+    }
+    if want("mitigations") {
+        mitigations::run(&mut report)?;
     }
     let path = json
         .unwrap_or_else(|| postern_tests::programs::root().join("target/bench.json").display().to_string());

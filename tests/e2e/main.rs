@@ -7,3 +7,4 @@ mod limits;
 mod lying_host;
 mod main_story;
 mod mitigations;
+mod surface;
