@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod image_disk;
 mod init_data;
 mod limits;
 mod lying_host;
 mod main_story;
 mod mitigations;
+mod pool;
 mod surface;
