@@ -66,6 +66,7 @@ impl Home {
         command
             .env("XDG_CONFIG_HOME", self.root.join("config"))
             .env("XDG_STATE_HOME", self.root.join("state"))
+            .env("XDG_CACHE_HOME", self.root.join("cache"))
             .env("POSTERN_HOST_STATE", self.host_state())
             .env("POSTERN_IMAGE_DIR", programs::dist().join("image"))
             .env("TMPDIR", self.root.join("tmp"))

@@ -3,7 +3,10 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
@@ -15,6 +18,7 @@ const MAX_KEPT: usize = 256 << 20;
 pub struct Relay {
     address: SocketAddr,
     kept: Arc<Mutex<Vec<u8>>>,
+    carried: Arc<AtomicU64>,
 }
 
 impl Relay {
@@ -23,22 +27,29 @@ impl Relay {
         let address = listener.local_addr()?;
         let kept = Arc::new(Mutex::new(Vec::new()));
         let tap = Arc::clone(&kept);
+        let carried = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&carried);
         thread::spawn(move || {
             for owner in listener.incoming().flatten() {
                 let Ok(pod) = TcpStream::connect(target) else { continue };
                 for (from, into) in [(&owner, &pod), (&pod, &owner)] {
                     let (Ok(from), Ok(into)) = (from.try_clone(), into.try_clone()) else { continue };
                     let _ = into.set_nodelay(true);
-                    let tap = Arc::clone(&tap);
-                    thread::spawn(move || carry(from, into, &tap));
+                    let (tap, count) = (Arc::clone(&tap), Arc::clone(&count));
+                    thread::spawn(move || carry(from, into, &tap, &count));
                 }
             }
         });
-        Ok(Self { address, kept })
+        Ok(Self { address, kept, carried })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many bytes so far, both ways.
+    pub fn carried(&self) -> u64 {
+        self.carried.load(Ordering::Relaxed)
     }
 
     /// All bytes so far, both ways.
@@ -47,9 +58,10 @@ impl Relay {
     }
 }
 
-fn carry(mut from: TcpStream, mut into: TcpStream, tap: &Mutex<Vec<u8>>) {
+fn carry(mut from: TcpStream, mut into: TcpStream, tap: &Mutex<Vec<u8>>, carried: &AtomicU64) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
+        carried.fetch_add(count as u64, Ordering::Relaxed);
         let mut kept = tap.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() + count <= MAX_KEPT {
             kept.extend_from_slice(&buffer[..count]);
