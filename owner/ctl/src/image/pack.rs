@@ -64,10 +64,10 @@ pub(crate) fn pack(
         None => &kept,
     };
     // Whole or not at all: under another name until it is done.
-    let mut unfinished =
-        tempfile::Builder::new().prefix(".packing-").tempfile_in(directory).or_fail(|| {
-            format!("cannot write in {}", directory.display())
-        })?;
+    let mut unfinished = tempfile::Builder::new()
+        .prefix(".packing-")
+        .tempfile_in(directory)
+        .or_fail(|| format!("cannot write in {}", directory.display()))?;
     let packed = opened.pack(reference, &kept, unfinished.as_file_mut()).or_fail(what)?;
     let path = to.map_or_else(|| kept.join(packed.disk.root_hash().to_hex()), Path::to_owned);
     let cannot = || format!("cannot write {}", path.display());

@@ -30,7 +30,9 @@ pub(crate) enum ImageArgument {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SourceError {
-    #[error("{0:?} names no file; use oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, disk:FILE, a path, or -")]
+    #[error(
+        "{0:?} names no file; use oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, disk:FILE, a path, or -"
+    )]
     Empty(String),
     #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
@@ -109,8 +111,9 @@ impl FromStr for ImageArgument {
     /// Local with a prefix, with a path that looks like one, or when a file of that name exists. A directory's bare name is
     /// a reference, since names like `busybox` are common for both.
     fn from_str(text: &str) -> Result<Self, SourceError> {
-        let prefixed =
-            ["oci:", "oci-archive:", "docker-archive:", "disk:"].iter().any(|prefix| text.starts_with(prefix));
+        let prefixed = ["oci:", "oci-archive:", "docker-archive:", "disk:"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix));
         let pathlike = ["/", "./", "../"].iter().any(|start| text.starts_with(start));
         if prefixed || pathlike || text == "-" || Path::new(text).is_file() {
             return Ok(Self::Local(text.parse()?));
@@ -146,7 +149,9 @@ mod tests {
     #[test]
     fn local_images_and_references_are_told_apart() {
         let local = |text: &str| matches!(text.parse(), Ok(ImageArgument::Local(_)));
-        for text in ["oci:dir", "oci-archive:x.tar", "docker-archive:x", "disk:x", "./x.tar", "/x", "../x", "-"] {
+        for text in
+            ["oci:dir", "oci-archive:x.tar", "docker-archive:x", "disk:x", "./x.tar", "/x", "../x", "-"]
+        {
             assert!(local(text), "{text}");
         }
         for text in ["busybox", "busybox:1.36", "10.0.2.2:5000/busybox", "0123456789ab"] {

@@ -42,9 +42,8 @@ fn reference(text: &str) -> Result<String, String> {
 pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     let Args { source, reference, to, output } = args;
     let home = owner.home.clone();
-    let packing = tokio::task::spawn_blocking(move || {
-        image::pack(&home, &source, reference.as_deref(), to.as_deref())
-    });
+    let packing =
+        tokio::task::spawn_blocking(move || image::pack(&home, &source, reference.as_deref(), to.as_deref()));
     let (packed, path) = packing.await.or_fail(|| "packing the image ended early".into())??;
     let root_hash = packed.disk.root_hash().to_hex();
     match output.format {

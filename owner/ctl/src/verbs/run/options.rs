@@ -116,12 +116,11 @@ impl Options {
 fn made_up(image: &ImageArgument) -> Result<ContainerName, Failure> {
     let text = match image {
         ImageArgument::Reference(reference) => reference.clone(),
-        ImageArgument::Local(ImageSource::OciDirectory { path, .. }
+        ImageArgument::Local(
+            ImageSource::OciDirectory { path, .. }
             | ImageSource::Archive { path }
             | ImageSource::Disk { path },
-        ) => {
-            path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-        }
+        ) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         ImageArgument::Local(ImageSource::Stdin) => String::new(),
     };
     let text = text.split('@').next().unwrap_or_default();
