@@ -70,21 +70,8 @@ fn nothing_else_listens_in_the_guest() {
     assert_eq!(owner.ok(&["exec", "demo/web", "--", "sh", "-c", &command]), "");
 
     // What does listen is found: the same look sees a container's server.
-    owner.ok(&[
-        "run",
-        "demo",
-        "busybox:latest",
-        "-d",
-        "--name",
-        "server",
-        "--",
-        "nc",
-        "-lk",
-        "-p",
-        "8080",
-        "-e",
-        "true",
-    ]);
+    let server = ["--name", "server", "--", "httpd", "-f", "-p", "8080"];
+    owner.ok(&[&["run", "demo", "busybox:latest", "-d"][..], &server].concat());
     let found = (0..100).any(|_| listening(&owner) == BTreeSet::from([OWNER_PORT, 8080]));
     assert!(found, "{:?}", listening(&owner));
 }

@@ -134,3 +134,24 @@ pub(crate) fn image_dir(flag: Option<PathBuf>, config: &Config) -> Result<PathBu
             .hint("`postern-image build` makes one")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaving_out_mitigations_takes_the_owners_word_and_one_owner() {
+        let accept = |mitigations, owners, risks: &[Risk]| {
+            accept_mitigations(mitigations, owners, risks).map_err(|failure| failure.to_string())
+        };
+        let word = &[Risk::MitigationsOff];
+        assert_eq!(accept(Mitigations::On, OWNERS, &[]), Ok(()));
+        assert_eq!(accept(Mitigations::Off, OWNERS, word), Ok(()));
+        let refused = accept(Mitigations::Off, OWNERS, &[Risk::SimulatedTee]).unwrap_err();
+        assert!(refused.contains("without your word"), "{refused}");
+        // No word is enough where somebody else's memory is given up.
+        let refused = accept(Mitigations::Off, 2, word).unwrap_err();
+        assert!(refused.contains("2 owners"), "{refused}");
+        assert_eq!(accept(Mitigations::On, 2, &[]), Ok(()));
+    }
+}
