@@ -24,7 +24,6 @@ use crate::{
     identity::ClientIdentity,
     instance::InstanceKey,
     provider,
-    read_ahead::ReadAhead,
     wire::{self, Answer, WireError},
 };
 
@@ -37,8 +36,8 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// From the nonce to fresh evidence. A TEE takes its time, and other clients may ask it too.
 pub const EVIDENCE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// The stream behind the tunnel's door. TLS sits on the transport, with nothing between but larger reads.
-pub type ClientStream<IO> = tokio_rustls::client::TlsStream<ReadAhead<IO>>;
+/// The stream behind the tunnel's door. TLS sits directly on the transport.
+pub type ClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
 
 /// What the owner expects at the other end.
 #[derive(Debug, Clone)]
@@ -258,7 +257,7 @@ where
     // Never sent (no SNI) and never compared: a guest is known by its evidence, not by a name.
     let name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
-    let stream = timeout_at(deadline, connector.connect(name, ReadAhead::new(io)))
+    let stream = timeout_at(deadline, connector.connect(name, io))
         .await
         .map_err(|_| ConnectError::Deadline { stage: Stage::Handshake, after: HANDSHAKE_DEADLINE })?
         .map_err(|error| match verifier.take_failure() {

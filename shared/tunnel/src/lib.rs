@@ -20,7 +20,6 @@ pub mod guest;
 pub mod identity;
 mod instance;
 mod provider;
-mod read_ahead;
 pub mod server;
 pub mod wire;
 
@@ -31,5 +30,4 @@ pub use client::{Attested, ClientStream, ConnectError, Expectation, ExpectedInst
 pub use guest::{GuestIdentity, GuestIdentityError};
 pub use identity::{ClientIdentity, IdentityError, OwnerCa, Validity};
 pub use instance::{InstanceKey, InstanceKeyError};
-pub use read_ahead::ReadAhead;
 pub use server::{AcceptError, Acceptor, AcceptorError, Peer, ServerStream};

@@ -22,7 +22,6 @@ use crate::{
     guest::GuestIdentity,
     identity::{CertificateProblem, ClientCertificate, authority},
     provider,
-    read_ahead::ReadAhead,
     wire::{self, Answer, WireError},
 };
 
@@ -40,8 +39,8 @@ pub const EVIDENCE_DEADLINE: Duration = Duration::from_secs(20);
 const LINGER_DEADLINE: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 * 1024;
 
-/// The stream behind the tunnel's door. TLS sits on the transport, with nothing between but larger reads.
-pub type ServerStream<IO> = tokio_rustls::server::TlsStream<ReadAhead<IO>>;
+/// The stream behind the tunnel's door. TLS sits directly on the transport.
+pub type ServerStream<IO> = tokio_rustls::server::TlsStream<IO>;
 
 /// Who is at the other end, as the owner CA vouches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +149,7 @@ impl Acceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let accept = self.inner.tls.accept(ReadAhead::new(io)).into_fallible();
+        let accept = self.inner.tls.accept(io).into_fallible();
         match within("the TLS handshake", HANDSHAKE_DEADLINE, accept).await? {
             Ok(stream) => Ok(stream),
             Err((error, io)) => {

@@ -28,6 +28,7 @@ use super::{
     answer,
     channel::Attached,
     confined::{enter_container, explain},
+    pages::pass_on,
     protocol::{CopyInRequest, Reply},
 };
 use crate::runtime::{CopySummary, Failure, FailureKind};
@@ -91,8 +92,7 @@ impl Source {
         out.write_all(&self.buffer[self.start..ahead])?;
         let mut moved = (ahead - self.start) as u64;
         self.start = ahead;
-        // Between a pipe and a file, `io::copy` lets the kernel pass the pages on.
-        moved += io::copy(&mut (&self.pipe).take(size - moved), &mut out)?;
+        moved += pass_on(&self.pipe, file, size - moved)?;
         self.taken += moved;
         Ok(moved)
     }

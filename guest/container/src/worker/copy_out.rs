@@ -26,6 +26,7 @@ use super::{
     answer,
     channel::Attached,
     confined::{enter_container, explain},
+    pages::pass_on,
     protocol::{CopyOutRequest, Reply},
 };
 use crate::runtime::{CopySummary, Failure, FailureKind};
@@ -220,7 +221,7 @@ impl Visitor for Packer {
                 self.archive.append_data(&mut header, shown, io::empty())?;
             }
             FileType::RegularFile => match open_file(parent, name)? {
-                Some((file, stat)) => self.append_file(file, shown, &stat)?,
+                Some((file, stat)) => self.append_file(&file, shown, &stat)?,
                 None => {
                     self.summary.skipped += 1;
                     return Ok(());
@@ -241,14 +242,14 @@ impl Visitor for Packer {
 }
 
 impl Packer {
-    fn append_file(&mut self, file: File, shown: &Path, stat: &Stat) -> io::Result<()> {
+    fn append_file(&mut self, file: &File, shown: &Path, stat: &Stat) -> io::Result<()> {
         let size = stat.st_size.unsigned_abs();
         let mut header = header(stat, EntryType::Regular);
         header.set_size(size);
         self.archive.append_data(&mut header, shown, io::empty())?;
         let out = self.archive.get_mut();
-        // Between a file and a pipe, `io::copy` lets the kernel pass the pages on.
-        let moved = io::copy(&mut file.take(size), out)?;
+        out.flush()?;
+        let moved = pass_on(file, out.get_ref(), size)?;
         // Exactly as many bytes as announced, whatever the file does meanwhile, up to a whole block.
         io::copy(&mut io::repeat(0).take(size.next_multiple_of(BLOCK) - moved), out)?;
         self.summary.bytes += size;

@@ -17,6 +17,7 @@ mod copy_out;
 mod create;
 mod exec;
 mod filter;
+mod pages;
 pub(crate) mod pool;
 pub(crate) mod protocol;
 mod zygote;
