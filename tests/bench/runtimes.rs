@@ -1,39 +1,51 @@
-//! The references: `crun` and `runc`, on the same machine, in the same minutes.
+//! The references: `crun` and `runc`, on the same machine, in the same minutes, at the same work.
+//!
+//! A reference gets the very specification that the agent made of its container, and around it does what the agent does:
+//! an overlay above the image's files, in memory, and the three network files. All of that is timed.
 
 use std::{
+    ffi::CString,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use postern_tests::{archive, programs};
-use serde_json::{Value, json};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use serde_json::Value;
 
-/// One OCI runtime with a bundle of its own.
+/// One OCI runtime with a place of its own.
 #[derive(Debug)]
 pub(crate) struct Runtime {
     program: PathBuf,
+    /// A file system in memory is mounted here, as the agent's files are in memory.
     folder: tempfile::TempDir,
+    /// As the agent wrote it.
+    specification: Value,
     counter: u32,
 }
 
 impl Runtime {
-    pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
+    /// `specification` is the agent's own, of a container that sleeps.
+    pub(crate) fn new(name: &str, specification: &str) -> anyhow::Result<Self> {
         let program = programs::system(name, name)?;
+        let mut specification: Value = serde_json::from_str(specification).context("the specification")?;
+        // The newest that crun 1.8 knows.
+        specification["ociVersion"] = "1.0.2".into();
         let folder = tempfile::tempdir()?;
-        let rootfs = folder.path().join("rootfs");
+        mount("postern-bench", folder.path(), "tmpfs", MountFlags::empty(), None)?;
+        let runtime = Self { program, folder, specification, counter: 0 };
+        let image = runtime.folder.path().join("image");
         for sub in ["bin", "proc", "dev", "sys", "tmp", "etc"] {
-            std::fs::create_dir_all(rootfs.join(sub))?;
+            std::fs::create_dir_all(image.join(sub))?;
         }
-        std::fs::copy(archive::busybox()?, rootfs.join("bin/busybox"))?;
+        std::fs::copy(archive::busybox()?, image.join("bin/busybox"))?;
         for applet in ["sh", "true", "sleep", "cat"] {
-            std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet))?;
+            std::os::unix::fs::symlink("busybox", image.join("bin").join(applet))?;
         }
-        std::fs::write(folder.path().join("config.json"), serde_json::to_vec(&config())?)?;
-        Ok(Self { program, folder, counter: 0 })
+        Ok(runtime)
     }
 
-    /// A command in a mount namespace that hides the unified cgroup hierarchy, which crun cannot use half.
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -51,12 +63,43 @@ impl Runtime {
         Ok(())
     }
 
+    fn bundle(&self, id: &str) -> PathBuf {
+        self.folder.path().join(id)
+    }
+
     /// Creates a container that sleeps; returns its id.
     pub(crate) fn create(&mut self) -> anyhow::Result<String> {
         self.counter += 1;
         let id = format!("postern-bench-{}-{}", std::process::id(), self.counter);
-        self.run(&["create", "--bundle", &self.folder.path().display().to_string(), &id])?;
+        let bundle = self.bundle(&id);
+        for sub in ["", "upper", "work", "rootfs"] {
+            std::fs::create_dir(bundle.join(sub))?;
+        }
+        let shown = |path: PathBuf| path.display().to_string();
+        let options = CString::new(format!(
+            "lowerdir={},upperdir={},workdir={}",
+            shown(self.folder.path().join("image")),
+            shown(bundle.join("upper")),
+            shown(bundle.join("work")),
+        ))?;
+        mount("overlay", bundle.join("rootfs"), "overlay", MountFlags::empty(), options.as_c_str())?;
+        self.write_config(&id, &bundle)?;
+        self.run(&["create", "--bundle", &shown(bundle), &id])?;
         Ok(id)
+    }
+
+    fn write_config(&mut self, id: &str, bundle: &Path) -> anyhow::Result<()> {
+        self.specification["root"]["path"] = "rootfs".into();
+        self.specification["linux"]["cgroupsPath"] = format!("/{id}").into();
+        for mount in self.specification["mounts"].as_array_mut().into_iter().flatten() {
+            let Some(name) = mount["destination"].as_str().and_then(|path| path.strip_prefix("/etc/")) else {
+                continue;
+            };
+            let file = bundle.join(name);
+            std::fs::write(&file, "127.0.0.1\tlocalhost\n")?;
+            mount["source"] = file.display().to_string().into();
+        }
+        Ok(std::fs::write(bundle.join("config.json"), serde_json::to_vec(&self.specification)?)?)
     }
 
     pub(crate) fn start(&self, id: &str) -> anyhow::Result<()> {
@@ -68,62 +111,30 @@ impl Runtime {
     }
 
     pub(crate) fn delete(&self, id: &str) -> anyhow::Result<()> {
-        self.run(&["delete", "--force", id])
+        self.run(&["delete", "--force", id])?;
+        let bundle = self.bundle(id);
+        unmount(bundle.join("rootfs"), UnmountFlags::DETACH)?;
+        Ok(std::fs::remove_dir_all(bundle)?)
     }
 }
 
-/// Hides the unified cgroup hierarchy from this process and its children, in a mount namespace of its own: crun 1.8
-/// refuses a hybrid one. Must be called before there are threads.
-pub(crate) fn hide_unified_cgroups() -> anyhow::Result<()> {
-    let unified = Path::new("/sys/fs/cgroup/unified");
-    if !unified.is_dir() {
-        return Ok(());
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // With all that is mounted below it.
+        let _ = unmount(self.folder.path(), UnmountFlags::DETACH);
     }
-    // SAFETY-free: rustix wraps both calls; the process is still single-threaded.
+}
+
+/// Gives this process and its children mounts of their own, without the unified cgroup hierarchy where there are others:
+/// crun 1.8 refuses a hybrid one. Must be called before there are threads.
+pub(crate) fn leave_mounts() -> anyhow::Result<()> {
+    // SAFETY-free: rustix wraps the calls; the process is still single-threaded.
     #[allow(deprecated)]
     rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS)?;
-    rustix::mount::mount_change(
-        "/",
-        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
-    )?;
-    Ok(rustix::mount::unmount(unified, rustix::mount::UnmountFlags::DETACH)?)
-}
-
-/// As close to what the agent makes of a default container as the reference allows.
-fn config() -> Value {
-    let namespaces: Vec<Value> =
-        ["pid", "ipc", "uts", "mount", "cgroup"].into_iter().map(|kind| json!({"type": kind})).collect();
-    let capabilities = ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BIND_SERVICE"];
-    json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": false,
-            "user": {"uid": 0, "gid": 0},
-            "args": ["/bin/sleep", "100000"],
-            "env": ["PATH=/bin"],
-            "cwd": "/",
-            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
-            "noNewPrivileges": true,
-        },
-        "root": {"path": "rootfs"},
-        "hostname": "bench",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance"]},
-            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev"]},
-            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-        ],
-        "linux": {
-            "namespaces": namespaces,
-            "resources": {"pids": {"limit": 512}},
-            "seccomp": {
-                "defaultAction": "SCMP_ACT_ALLOW",
-                "architectures": ["SCMP_ARCH_X86_64"],
-                "syscalls": [{"names": ["kexec_load", "bpf", "perf_event_open"], "action": "SCMP_ACT_ERRNO"}],
-            },
-            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list"],
-            "readonlyPaths": ["/proc/sys", "/proc/irq", "/proc/bus"],
-        },
-    })
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    match unified.is_dir() {
+        true => Ok(unmount(unified, UnmountFlags::DETACH)?),
+        false => Ok(()),
+    }
 }
