@@ -2,11 +2,15 @@
 
 mod agent;
 mod boot;
+mod disk;
 mod figures;
+mod memory;
 mod mitigations;
+mod pool;
 mod runtimes;
 mod size;
 mod tls;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -14,9 +18,8 @@ use anyhow::{Context as _, bail};
 
 use figures::Report;
 
-const USAGE: &str =
-    "usage: postern-bench [--json FILE] [size] [agent] [tunnel] [boot] [mitigations]   (no group: all)";
-const GROUPS: [&str; 5] = ["size", "agent", "tunnel", "boot", "mitigations"];
+const USAGE: &str = "usage: postern-bench [--json FILE] [size] [agent] [tunnel] [boot] [disk] [pool] [memory] [mitigations]   (no group: all)";
+const GROUPS: [&str; 8] = ["size", "agent", "tunnel", "boot", "disk", "pool", "memory", "mitigations"];
 
 fn main() -> ExitCode {
     match run() {
@@ -53,6 +56,15 @@ fn run() -> anyhow::Result<()> {
     }
     if want("boot") {
         boot::run(&mut report)?;
+    }
+    if want("disk") {
+        disk::run(&mut report)?;
+    }
+    if want("pool") {
+        pool::run(&mut report)?;
+    }
+    if want("memory") {
+        memory::run(&mut report)?;
     }
     if want("mitigations") {
         mitigations::run(&mut report)?;
