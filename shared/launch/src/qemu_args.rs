@@ -50,7 +50,7 @@ impl Launched {
 }
 
 const FLAGS: [&str; 4] = ["-nodefaults", "-no-user-config", "-no-reboot", "-S"];
-const MACHINE_KEYS: [&str; 12] = [
+const MACHINE_KEYS: [&str; 11] = [
     "acpi",
     "rtc",
     "pit",
@@ -61,7 +61,6 @@ const MACHINE_KEYS: [&str; 12] = [
     "smbus",
     "usb",
     "vmport",
-    "accel",
     "memory-backend",
 ];
 const DEVICES: [&str; 8] = [
@@ -76,7 +75,8 @@ const DEVICES: [&str; 8] = [
 ];
 
 /// Options with a value that leave the guest's first memory contents alone, with the drivers they may name.
-const UNMEASURED: [(&str, &[&str]); 10] = [
+const UNMEASURED: [(&str, &[&str]); 11] = [
+    ("-accel", &["tcg", "kvm"]),
     ("-display", &["none"]),
     ("-sandbox", &["on"]),
     ("-m", &[]),

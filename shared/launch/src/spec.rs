@@ -20,6 +20,9 @@ pub const AGENT_VSOCK_PORT: u32 = 1024;
 pub const OWNER_TCP_PORT: u16 = 50090;
 /// The guest's address in QEMU's user network.
 pub const GUEST_ADDRESS: &str = "10.0.2.15";
+/// Memory in MiB for translated code of an emulated guest. Booting takes about 30, a first container as much again; QEMU's
+/// own bound is a gigabyte, which a pod that lives long fills.
+const TRANSLATED_MIB: u32 = 64;
 /// The guest's only network card.
 pub const GUEST_MAC: &str = "52:54:00:70:6f:64";
 
@@ -156,10 +159,8 @@ impl LaunchSpec {
         }
         args.option("-display", "none");
         args.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-        args.option(
-            "-machine",
-            format!("{},accel={},memory-backend=mem0", self.machine(), self.shape.accelerator),
-        );
+        args.option("-machine", format!("{},memory-backend=mem0", self.machine()));
+        args.option("-accel", self.accelerator());
         args.option("-cpu", cpu_model(&self.shape));
         args.option("-smp", self.shape.cpus.to_string());
         args.option("-m", format!("{}M", self.shape.memory_mib));
@@ -191,6 +192,13 @@ impl LaunchSpec {
             // is measured, so QEMU must not add to it.
             Machine::Microvm => "microvm,acpi=on,rtc=on,pit=off,pic=off,auto-kernel-cmdline=off",
             Machine::Q35 => "q35,i8042=off,sata=off,smbus=off,usb=off,vmport=off",
+        }
+    }
+
+    fn accelerator(&self) -> String {
+        match self.shape.accelerator {
+            Accelerator::Tcg => format!("tcg,tb-size={TRANSLATED_MIB}"),
+            Accelerator::Kvm => "kvm".into(),
         }
     }
 

@@ -186,7 +186,7 @@ fn options_that_could_change_the_guest_unseen_are_refused() {
 fn values_no_launch_has_are_refused() {
     let honest = spec(&shape(Machine::Microvm, Accelerator::Tcg), wiring(vhost_user())).qemu_args();
     for (option, value) in [
-        ("-machine", "pc,accel=tcg"),
+        ("-machine", "pc,memory-backend=mem0"),
         ("-machine", "microvm,dumpdtb=x"),
         ("-smp", "+2"),
         ("-smp", "2,maxcpus=4"),
@@ -200,6 +200,10 @@ fn values_no_launch_has_are_refused() {
         args.drain(at..at + 2);
         assert_eq!(parse_qemu_args(&args), Err(ParseArgsError::Missing(option_name(option))));
     }
+    let mut args = honest;
+    let at = args.iter().position(|arg| arg == "-accel").unwrap();
+    args[at + 1] = "qtest".into();
+    assert!(matches!(parse_qemu_args(&args), Err(ParseArgsError::Value { .. })));
 }
 
 fn option_name(option: &str) -> &'static str {

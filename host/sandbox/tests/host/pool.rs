@@ -4,14 +4,16 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     os::unix::net::UnixStream,
-    process::{Child, ChildStdout, ExitStatus, Stdio},
+    process::{Child, ExitStatus, Stdio},
+    sync::mpsc,
+    time::Instant,
 };
 
 use postern_launch::ImageManifest;
 use postern_sandbox::{
     Home,
     process::ProcessId,
-    state::{PodRecord, Shell, ShellRecord},
+    state::{PodRecord, Shell, ShellRecord, ShellStatus},
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -21,7 +23,7 @@ use crate::rig::{Begun, Guest, Rig, SOON};
 struct Pool<'a> {
     rig: &'a Rig,
     child: Child,
-    lines: BufReader<ChildStdout>,
+    events: mpsc::Receiver<Value>,
 }
 
 impl<'a> Pool<'a> {
@@ -29,22 +31,41 @@ impl<'a> Pool<'a> {
         let mut command = rig.command(&["pool", "--size", size, "--tee", "simulated", "--output", "json"]);
         command.arg("--image").arg(rig.image()).args(more);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Self { rig, child, lines }
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, events) = mpsc::sync_channel(1000);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = sender.send(serde_json::from_str(&line).unwrap());
+            }
+        });
+        Self { rig, child, events }
     }
 
-    /// Reads events until one of this kind.
+    /// Waits for an event of this kind.
     #[track_caller]
     fn says(&mut self, event: &str) -> Value {
-        let mut line = String::new();
-        while self.lines.read_line(&mut line).unwrap() > 0 {
-            let said: Value = serde_json::from_str(&line).unwrap();
+        let end = Instant::now() + SOON;
+        while let Ok(said) = self.events.recv_timeout(end.saturating_duration_since(Instant::now())) {
             if said["event"] == event {
                 return said;
             }
-            line.clear();
         }
-        panic!("the pool ended without saying {event}");
+        panic!("the pool did not say {event}");
+    }
+
+    /// Waits until so many can be claimed.
+    #[track_caller]
+    fn has(&self, count: usize) -> Vec<ShellRecord> {
+        let end = Instant::now() + SOON;
+        loop {
+            let mut shells = self.shells();
+            shells.retain(|shell| shell.status().unwrap() == Some(ShellStatus::Shell));
+            if shells.len() == count {
+                return shells.iter().map(|shell| shell.record().unwrap()).collect();
+            }
+            assert!(Instant::now() < end, "not {count}: {shells:?}");
+            std::thread::yield_now();
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -148,11 +169,8 @@ fn a_start_takes_what_stands_ready_and_the_pool_makes_another() {
 #[test]
 fn of_many_starts_at_once_none_share_a_shell() {
     let rig = Rig::new(Guest::Silent);
-    let mut pool = Pool::new(&rig, "2", &[]);
-    pool.says("ready");
-    pool.says("ready");
-    let shells: Vec<ProcessId> =
-        pool.shells().iter().map(|shell| qemu(&shell.record().unwrap().children)).collect();
+    let pool = Pool::new(&rig, "2", &[]);
+    let shells: Vec<ProcessId> = pool.has(2).iter().map(|shell| qemu(&shell.children)).collect();
     let names = ["one", "two", "three", "four"];
     let mut begun: Vec<Begun> = names.iter().map(|name| rig.begin_named("start", name, &[])).collect();
     begun.iter_mut().for_each(|begun| begun.reaches("kernel"));
@@ -249,13 +267,10 @@ fn a_shell_that_dies_is_discarded_and_replaced() {
 fn a_pool_that_is_killed_takes_its_shells_along_and_no_pod() {
     let rig = Rig::new(Guest::Silent);
     let mut pool = Pool::new(&rig, "2", &[]);
-    pool.says("ready");
+    pool.has(2);
     let begun = started(&rig, "demo", &[]);
     pool.says("claimed");
-    pool.says("ready");
-    pool.says("ready");
-    let shells: Vec<ShellRecord> = pool.shells().iter().map(|shell| shell.record().unwrap()).collect();
-    assert_eq!(shells.len(), 2);
+    let shells = pool.has(2);
     pool.signal(Signal::KILL);
     pool.ends();
     for shell in shells {
@@ -369,8 +384,8 @@ fn a_pool_that_cannot_make_one_says_why() {
 /// A dropped pool's shells end when they notice.
 #[track_caller]
 fn eventually_nothing_left(rig: &Rig) {
-    let deadline = std::time::Instant::now() + SOON;
-    while !rig.processes().is_empty() && std::time::Instant::now() < deadline {
+    let deadline = Instant::now() + SOON;
+    while !rig.processes().is_empty() && Instant::now() < deadline {
         std::thread::yield_now();
     }
     rig.host(&["cleanup"]);
