@@ -15,12 +15,15 @@ use postern_launch::init_data::{MAGIC, MAX_DEVICE};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::inotify::{self, CreateFlags, WatchFlags},
+    io::Errno,
 };
 
 /// The magic word, then the length of what follows, little-endian.
 const HEADER: usize = MAGIC.len() + 8;
 /// Drivers have probed when their module is loaded, so a device is there or a moment late.
 const APPEARS_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks where nothing tells of a new device.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// More disks than any pod has.
 const MAX_DISKS: usize = 64;
 
@@ -54,12 +57,16 @@ pub(super) fn find() -> Result<Vec<u8>, DeviceError> {
 fn find_in(directory: &Path, within: Duration) -> Result<Vec<u8>, DeviceError> {
     let deadline = Instant::now() + within;
     // The watch comes before the first look: what appears in between is an event.
-    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-        .and_then(|watch| {
-            inotify::add_watch(&watch, directory, WatchFlags::CREATE | WatchFlags::ONLYDIR)?;
-            Ok(watch)
-        })
-        .map_err(|error| DeviceError::io("watching", directory)(error.into()))?;
+    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).and_then(|watch| {
+        inotify::add_watch(&watch, directory, WatchFlags::CREATE | WatchFlags::ONLYDIR)?;
+        Ok(watch)
+    });
+    let watch = match watch {
+        Ok(watch) => Some(watch),
+        // A specialised kernel may leave it out.
+        Err(Errno::NOSYS) => None,
+        Err(error) => return Err(DeviceError::io("watching", directory)(error.into())),
+    };
     loop {
         let disks = disks(directory)?;
         if let Some(device) = the_one(&disks)? {
@@ -69,7 +76,14 @@ fn find_in(directory: &Path, within: Duration) -> Result<Vec<u8>, DeviceError> {
         if remaining.is_zero() {
             return Err(DeviceError::None { disks: disks.len(), seconds: within.as_secs() });
         }
-        wait(&watch, remaining).map_err(DeviceError::io("watching", directory))?;
+        match &watch {
+            Some(watch) => wait(watch, remaining),
+            None => {
+                std::thread::sleep(LOOK_AGAIN.min(remaining));
+                Ok(())
+            }
+        }
+        .map_err(DeviceError::io("watching", directory))?;
     }
 }
 

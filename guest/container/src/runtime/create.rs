@@ -27,6 +27,7 @@ use super::{
 use crate::{
     io::{ChildStdio, ProcessIo, Stdio, open_pipes, set_window_size},
     process::Process,
+    spec::kernel,
     worker::{
         WorkerError,
         channel::Message,
@@ -114,6 +115,7 @@ fn check_confinement(spec: &Spec) -> Result<(), CreateError> {
         LinuxNamespaceType::Uts,
         LinuxNamespaceType::Cgroup,
     ];
+    let needed = needed.into_iter().filter(|kind| *kind != LinuxNamespaceType::Ipc || kernel::has_ipc());
     match needed.into_iter().all(has) && !has(LinuxNamespaceType::User) {
         true => Ok(()),
         false => refuse("it does not name exactly the name spaces that are entered later"),

@@ -4,6 +4,7 @@
 //! process in it: name spaces, capabilities, seccomp, no-new-privileges, limits, mounts, masked paths.
 
 mod capabilities;
+pub(crate) mod kernel;
 mod mounts;
 mod process;
 mod rootfs;
@@ -169,6 +170,7 @@ fn name_spaces() -> Result<Vec<LinuxNamespace>, SpecError> {
     ];
     kinds
         .into_iter()
+        .filter(|kind| *kind != LinuxNamespaceType::Ipc || kernel::has_ipc())
         .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build().map_err(SpecError::Build))
         .collect()
 }

@@ -12,7 +12,7 @@ use oci_spec::runtime::{Mount, MountBuilder};
 use postern_model::container::{MountKind, MountSpec};
 use rustix::fs::fstat;
 
-use super::{SpecContext, SpecError, rootfs::Root};
+use super::{SpecContext, SpecError, kernel, rootfs::Root};
 use crate::cgroup::Hierarchies;
 
 /// Below these nothing else is mounted, and no process starts: they are the kernel's.
@@ -53,9 +53,11 @@ pub(super) fn standard(context: &SpecContext, read_only: bool) -> Result<Vec<Mou
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         )?,
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])?,
-        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?,
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
     ];
+    if kernel::has_message_queues() {
+        mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?);
+    }
     // Only in a single (v2) hierarchy does a container see just its own control group.
     if matches!(Hierarchies::discover(), Ok(Hierarchies::Unified)) {
         mounts.push(mount(
