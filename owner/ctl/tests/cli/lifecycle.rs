@@ -39,6 +39,22 @@ fn from_run_to_rm() -> anyhow::Result<()> {
 }
 
 #[test]
+fn several_are_stopped_at_once() -> anyhow::Result<()> {
+    let pod = Pod::with_image()?;
+    // The first ends only after the second was told to.
+    for (name, told) in [("first", "until [ -e /v/told ]; do sleep 0.01; done"), ("second", "touch /v/told")]
+    {
+        let script = format!("trap '{told}; exit 0' TERM; touch /v/{name}; while :; do sleep 0.1; done");
+        pod.ok(&["run", "-d", "--name", name, "-v", "common:/v", "demo", "busybox", "sh", "-c", &script]);
+        let begun = format!("until [ -e /v/{name} ]; do sleep 0.01; done");
+        pod.ok(&["exec", &format!("demo/{name}"), "sh", "-c", &begun]);
+    }
+    assert_eq!(pod.ok(&["stop", "-t", "1h", "demo/first", "demo/second"]).text(), "first\nsecond\n");
+    assert_eq!(pod.ok(&["wait", "demo/first", "demo/second"]).text(), "0\n0\n");
+    Ok(())
+}
+
+#[test]
 fn waiting_and_attaching_end_with_the_container() -> anyhow::Result<()> {
     let pod = Pod::with_image()?;
     pod.ok(&[
