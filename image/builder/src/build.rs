@@ -23,6 +23,8 @@ use crate::{
 const KERNEL_FILE: &str = "vmlinuz";
 /// The resolved configuration of a kernel that was specialised to a profile.
 pub const KERNEL_CONFIG_FILE: &str = "kernel.config";
+/// Which drivers such a kernel has built in, a path a line.
+pub const DRIVERS_FILE: &str = "modules.builtin";
 const INITRAMFS_FILE: &str = "initramfs.cpio.lz4";
 
 /// The measured command line that every launch shares. In words: the console, quiet until the agent says otherwise; a
@@ -144,7 +146,10 @@ pub fn build(agent: &Agent, kernel: &Kernel, directory: &Path) -> Result<Image, 
         Some(modules) => modules::collect(modules, &kernel.release)?,
         None => Vec::new(),
     };
-    let initramfs = Initramfs::new(agent.bytes.clone(), &modules)?;
+    let mut initramfs = Initramfs::new(agent.bytes.clone(), &modules)?;
+    if let Some(specialised) = &kernel.specialised {
+        initramfs = initramfs.with_kernel_options(&specialised.config)?;
+    }
     let initramfs = initramfs.to_bytes().map_err(BuildError::Compress)?;
     let lock = lock(agent, kernel, &modules);
 
@@ -159,8 +164,14 @@ pub fn build(agent: &Agent, kernel: &Kernel, directory: &Path) -> Result<Image, 
     write(directory, INITRAMFS_FILE, &initramfs)?;
     write(directory, LOCK_FILE, &json(&lock)?)?;
     match &kernel.specialised {
-        Some(specialised) => write(directory, KERNEL_CONFIG_FILE, &specialised.config)?,
-        None => remove(&directory.join(KERNEL_CONFIG_FILE))?,
+        Some(specialised) => {
+            write(directory, KERNEL_CONFIG_FILE, &specialised.config)?;
+            write(directory, DRIVERS_FILE, &specialised.drivers)?;
+        }
+        None => {
+            remove(&directory.join(KERNEL_CONFIG_FILE))?;
+            remove(&directory.join(DRIVERS_FILE))?;
+        }
     }
     let manifest = ImageManifest {
         format: FORMAT,
@@ -178,6 +189,7 @@ pub fn build(agent: &Agent, kernel: &Kernel, directory: &Path) -> Result<Image, 
 fn lock(agent: &Agent, kernel: &Kernel, modules: &[Module]) -> Lock {
     let kernel_input = KernelInput {
         release: kernel.release.clone(),
+        profile: kernel.specialised.as_ref().map(|specialised| specialised.profile.clone()),
         sha256: sha256(&kernel.image),
         packages: kernel.packages.clone(),
     };

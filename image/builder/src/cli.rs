@@ -1,7 +1,7 @@
 //! The commands of `postern-image` and what each does.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use postern_builder::{
     build::{self, AGENT_BUDGET, Agent, Image},
-    kernel::{Kernel, KernelPackages, cache_directory},
+    kernel::{Kernel, KernelPackages, profile::DIRECTORY},
     lock::Lock,
     records, sources,
 };
@@ -18,6 +18,7 @@ use postern_builder::{
 use crate::report::{self, Report};
 
 mod figures;
+mod kernel;
 mod profile;
 
 /// `verify`: the image is not what its manifest says.
@@ -34,6 +35,8 @@ Examples:
   postern-image build --agent target/release/postern-agent --out image
   postern-image build --agent postern-agent --out image --lock known-good/image.lock
   postern-image build --agent postern-agent --out image --kernel vmlinux      (everything built in)
+  postern-image kernel build --profile general                                (in a checkout)
+  postern-image build --agent postern-agent --out image --profile general
   postern-image verify image
 
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 the image is not what its manifest says,\n            4 the kernel lacks what a container image needs,\n            5 a figure is over its budget")]
@@ -57,7 +60,7 @@ enum Command {
     Build(Build),
     /// The kernels that images are built with
     #[command(subcommand)]
-    Kernel(KernelCommand),
+    Kernel(kernel::KernelCommand),
     /// What a container image asks of a kernel
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
@@ -91,6 +94,12 @@ struct Build {
 
 #[derive(Debug, Args)]
 struct KernelSource {
+    /// The kernel of this profile, which `kernel build` has built, instead of the distribution's
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["kernel", "package", "lock"])]
+    profile: Option<String>,
+    /// Directory of the profiles
+    #[arg(long, value_name = "DIRECTORY", requires = "profile", default_value = DIRECTORY)]
+    profiles: PathBuf,
     /// A kernel (bzImage or vmlinux) instead of the distribution's
     #[arg(long, value_name = "FILE", conflicts_with_all = ["package", "lock"])]
     kernel: Option<PathBuf>,
@@ -103,19 +112,6 @@ struct KernelSource {
     /// Use exactly the kernel packages that this image.lock names
     #[arg(long, value_name = "FILE")]
     lock: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-enum KernelCommand {
-    /// Download the distribution's kernel package and unpack the kernel and its modules
-    Fetch {
-        /// Directory for vmlinuz and modules/; made when it is not there
-        #[arg(long, value_name = "DIRECTORY")]
-        out: PathBuf,
-        /// A kernel package instead of the distribution's for virtual machines
-        #[arg(long, value_name = "NAME")]
-        package: Option<String>,
-    },
 }
 
 impl Arguments {
@@ -134,7 +130,7 @@ impl Arguments {
                 return Ok(code);
             }
             Command::Build(build) => build.run()?,
-            Command::Kernel(KernelCommand::Fetch { out, package }) => fetch(out, package.as_deref())?,
+            Command::Kernel(command) => command.run()?,
             Command::Inspect { directory } => {
                 let image = Image::load(directory).with_context(|| not_an_image(directory))?;
                 report::inspect(directory, &image)?
@@ -186,6 +182,10 @@ impl Build {
 
     /// The image, and what was done for it.
     fn image(&self, agent: &Agent) -> anyhow::Result<(&'static str, Image)> {
+        if let Some(profile) = &self.kernel.profile {
+            let kernel = kernel::plan(&self.kernel.profiles, profile)?.load()?;
+            return Ok(("built", build::build(agent, &kernel, &self.out)?));
+        }
         if let Some(file) = &self.kernel.kernel {
             let kernel = Kernel::from_files(file, self.kernel.modules.as_deref())?;
             return Ok(("built", build::build(agent, &kernel, &self.out)?));
@@ -194,8 +194,8 @@ impl Build {
             Some(lock) => {
                 let lock = Lock::read(lock)?;
                 anyhow::ensure!(
-                    !lock.kernel.packages.is_empty(),
-                    "the lock names no kernel packages: its image was built with --kernel"
+                    !lock.kernel.packages.is_empty() && lock.kernel.profile.is_none(),
+                    "the lock names no kernel packages: its image was built with --kernel or --profile"
                 );
                 KernelPackages::locked(&lock.kernel.packages)
             }
@@ -206,7 +206,7 @@ impl Build {
         {
             return Ok(("up to date", image));
         }
-        let kernel = obtain(&packages)?;
+        let kernel = kernel::obtain(&packages)?;
         Ok(("built", build::build(agent, &kernel, &self.out)?))
     }
 
@@ -221,41 +221,4 @@ impl Build {
             );
         }
     }
-}
-
-fn obtain(packages: &KernelPackages) -> anyhow::Result<Kernel> {
-    for package in packages.packages() {
-        eprintln!("kernel package {} {}", package.name, package.version);
-    }
-    Ok(packages.fetch(&cache_directory()?)?)
-}
-
-fn fetch(out: &Path, package: Option<&str>) -> anyhow::Result<Report> {
-    let kernel = obtain(&KernelPackages::resolve(package)?)?;
-    fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
-    let image = out.join("vmlinuz");
-    fs::write(&image, &kernel.image).with_context(|| format!("writing {}", image.display()))?;
-    let modules = out.join("modules");
-    if let Some(from) = &kernel.modules {
-        copy_tree(from, &modules)?;
-    }
-    Ok(report::kernel(&kernel, &image, &modules))
-}
-
-fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let mut pending = vec![(from.to_path_buf(), to.to_path_buf())];
-    while let Some((from, to)) = pending.pop() {
-        fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
-        for entry in fs::read_dir(&from).with_context(|| format!("listing {}", from.display()))? {
-            let entry = entry.with_context(|| format!("listing {}", from.display()))?;
-            let target = to.join(entry.file_name());
-            let kind = entry.file_type().with_context(|| format!("reading {}", entry.path().display()))?;
-            if kind.is_dir() {
-                pending.push((entry.path(), target));
-            } else if kind.is_file() {
-                fs::copy(entry.path(), &target).with_context(|| format!("writing {}", target.display()))?;
-            }
-        }
-    }
-    Ok(())
 }

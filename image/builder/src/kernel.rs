@@ -6,7 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+mod cache;
+pub mod config;
+mod interruptible;
+mod kconfig;
 mod packages;
+pub mod profile;
+pub mod source;
+pub mod specialised;
+mod tree;
 
 pub use packages::{FetchError, KernelPackages, cache_directory};
 
@@ -33,6 +41,8 @@ pub struct Specialised {
     pub profile: String,
     /// The resolved configuration.
     pub config: Vec<u8>,
+    /// The kernel's list of what it has built in that could be modules.
+    pub drivers: Vec<u8>,
 }
 
 /// Files that are not the kernel of an image.

@@ -56,6 +56,9 @@ pub struct Input {
 #[serde(deny_unknown_fields)]
 pub struct KernelInput {
     pub release: String,
+    /// What it was specialised to; `packages` is then the source it was built from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     pub sha256: Sha256,
     pub packages: Vec<Package>,
 }

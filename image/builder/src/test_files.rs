@@ -83,6 +83,7 @@ pub(crate) fn image() -> crate::build::Image {
     let kernel = KernelInput {
         release: "6.1.1".into(),
         sha256: Sha256::new([1; 32]),
+        profile: None,
         packages: vec![package],
     };
     crate::build::Image {

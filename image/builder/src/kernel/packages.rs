@@ -125,7 +125,7 @@ fn is_modules(name: &str) -> bool {
 
 /// What apt knows of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Record {
+pub(super) struct Record {
     name: String,
     version: Option<String>,
     sha256: Option<Sha256>,
@@ -133,7 +133,7 @@ struct Record {
 }
 
 impl Record {
-    fn ask(name: &str) -> Result<Self, FetchError> {
+    pub(super) fn ask(name: &str) -> Result<Self, FetchError> {
         // A name from the command line or from apt: nothing that apt would take for an option or a pattern.
         let is_plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"+-.".contains(&c);
         let not_found = || FetchError::NotFound { name: name.to_owned() };
@@ -165,7 +165,7 @@ impl Record {
         })
     }
 
-    fn package(&self) -> Result<Package, FetchError> {
+    pub(super) fn package(&self) -> Result<Package, FetchError> {
         let lacks = |field| FetchError::Answer { name: self.name.clone(), field };
         Ok(Package {
             name: self.name.clone(),
@@ -176,7 +176,7 @@ impl Record {
 }
 
 /// The package's file in the cache, downloaded when it is not there.
-fn cached(package: &Package, cache: &Path) -> Result<PathBuf, FetchError> {
+pub(super) fn cached(package: &Package, cache: &Path) -> Result<PathBuf, FetchError> {
     let file = cache.join(format!("{}_{}.deb", package.name, package.sha256.to_hex()));
     match check(&file, package.sha256) {
         Ok(()) => return Ok(file),
