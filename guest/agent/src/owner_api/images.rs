@@ -56,7 +56,7 @@ async fn push_disk(session: &Session, push: PushDisk) -> Result<PushResponse, St
     let image = DiskImage {
         disk: disk.map_err(|error| status::invalid(&error))?,
         manifest_digest: push.digest.parse().map_err(|error: DigestError| status::invalid(&error))?,
-        config: push.config.into(),
+        config: push.config,
     };
     let permit = session.permit(OperationKind::PushImage)?;
     let image = session.pod().push_disk(permit, image, reference.as_ref()).await.map_err(status::pod)?;

@@ -93,10 +93,10 @@ pub(crate) async fn push_disk(
     let PackedDisk { disk, manifest } = disk;
     let push = PushDisk {
         reference: reference.or(manifest.reference.as_deref()).unwrap_or_default().to_owned(),
-        root_hash: disk.root_hash().as_bytes().to_vec().into(),
+        root_hash: disk.root_hash().as_bytes().to_vec(),
         data_blocks: disk.data_blocks(),
         digest: manifest.image.to_string(),
-        config: manifest.config.clone().into_bytes().into(),
+        config: manifest.config.clone().into_bytes(),
     };
     let request = tokio_stream::once(PushRequest { kind: Some(Kind::Disk(push)) });
     let response = session.call("use the image disk", session.images().push(request)).await?;
