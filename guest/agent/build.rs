@@ -12,6 +12,8 @@ fn main() {
     link("-Wl,-z,pack-relative-relocs");
     // A panic aborts, so nobody walks the stack; `strip` would keep the tables for it.
     link("-Wl,--no-eh-frame-hdr");
+    // Functions of one and the same code, of which generics make many, are there once.
+    link("-Wl,--icf=all");
     let directory = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     link(&format!("-Wl,-T,{directory}/release.ld"));
 }

@@ -41,6 +41,9 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv6/conf/all/accept_ra", "0"),
     ("net/ipv6/conf/default/accept_ra", "0"),
     ("vm/max_map_count", "262144"),
+    // Freed pages go back to where anybody can have them, instead of waiting, up to an eighth of a small pod, on a list of
+    // the processor that freed them.
+    ("vm/percpu_pagelist_high_fraction", "128"),
     ("kernel/modules_disabled", "1"),
 ];
 
