@@ -209,6 +209,16 @@ impl Rules {
         })
     }
 
+    /// The calls that the filter of containers refuses whatever their arguments.
+    pub fn refused_calls(&self) -> impl Iterator<Item = &str> {
+        let refused =
+            |pattern: &CallPattern| pattern.words.is_none() && self.rules[pattern.rule].refused_in_pods();
+        self.calls
+            .iter()
+            .filter(move |(_, patterns)| patterns.iter().any(refused))
+            .map(|(call, _)| call.as_str())
+    }
+
     /// The rules that opening `path` meets.
     pub fn of_path<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a Rule> {
         self.rules.iter().filter(move |rule| rule.paths.iter().any(|pattern| matches_path(pattern, path)))

@@ -314,7 +314,7 @@ fn trace(rules: &Rules, plan: &Plan, traces: &Path) -> Result<Run, StageError> {
     let this = std::env::current_exe().map_err(failed("find this program"))?;
     let mut child = Command::new("strace")
         .args(strace::OPTIONS)
-        .args(["-e", &strace::filter(rules), "-o"])
+        .args(["-e", &strace::filter(rules), "-e", &strace::refusals(rules), "-o"])
         .arg(traces.join("t"))
         .args(["--", "unshare", "--mount", "--propagation", "private", "--"])
         .arg(this)

@@ -55,6 +55,12 @@ pub fn filter(rules: &Rules) -> String {
     format!("trace=!{}", quiet.join(","))
 }
 
+/// The argument of `-e inject=`: what pods refuse is refused here as well, so that a program shows what it does then.
+pub fn refusals(rules: &Rules) -> String {
+    let calls: Vec<String> = rules.refused_calls().map(|call| format!("?{call}")).collect();
+    format!("inject={}:error=EPERM", calls.join(","))
+}
+
 /// One line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {

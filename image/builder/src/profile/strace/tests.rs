@@ -125,3 +125,13 @@ fn what_no_rule_looks_at_is_not_traced() {
         assert!(!filter.split(['!', ',']).any(|quiet| quiet == call), "{call} is needed");
     }
 }
+
+#[test]
+fn what_pods_refuse_is_refused_under_trace() {
+    let refusals = refusals(&Rules::built_in().unwrap());
+    assert!(refusals.contains("?io_uring_setup") && refusals.ends_with(":error=EPERM"), "{refusals}");
+    // What the stage itself needs to make a container.
+    for call in ["mount", "unshare", "pivot_root", "sethostname", "clone", "umount2"] {
+        assert!(!refusals.split(['=', ',', ':']).any(|refused| refused == format!("?{call}")), "{call}");
+    }
+}
