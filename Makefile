@@ -4,13 +4,15 @@
 #   make test      install what tests need, run everything, end with one summary
 #   make build     the programs, in target/dist/bin
 #   make image     the guest image, in target/dist/image
+#   make kernel    the specialised guest kernel, in the cache (some ten minutes of two cores, once); images use it then
 #   make bench     figures, as a table and as JSON
 #   make check     formatting, lints, tidy; dependencies where cargo-deny is installed
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test build image bench check tools setup-build setup-demo setup-test install clean
+.PHONY: help demo test build image kernel kernel-path bench check tools setup-build setup-demo setup-test \
+  setup-kernel install clean
 
 TRIPLE  := x86_64-unknown-linux-gnu
 RELEASE := target/$(TRIPLE)/release
@@ -18,6 +20,7 @@ DIST    := target/dist
 VSOCK_VERSION := 0.3.0
 PROGRAMS := postern postern-host postern-simtee postern-image postern-agent
 PREFIX ?= /usr/local
+KERNEL_PROFILE ?= general
 
 export POSTERN_DIST := $(CURDIR)/$(DIST)
 # Debug builds of dependencies carry no debug information: cold builds are paid at every change.
@@ -28,7 +31,7 @@ RUST_PATHS := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --re
 SHIPPED := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static $(RUST_PATHS)"
 
 help:
-	@sed -n '3,8s/^# \{0,1\}//p' Makefile
+	@sed -n '3,9s/^# \{0,1\}//p' Makefile
 
 demo: setup-demo build image
 	@$(SHIPPED) cargo build --quiet --release --package postern-tests --bin postern-demo
@@ -52,8 +55,18 @@ tools: setup-build
 	  mkdir -p $(DIST)/bin; cp target/tools/bin/vhost-device-vsock $(DIST)/bin/; rm -rf target/tools; \
 	fi
 
+# With the kernel of `make kernel` when it is there, with the distribution's when not.
 image: build
-	@$(DIST)/bin/postern-image build --agent $(DIST)/bin/postern-agent --out $(DIST)/image --sources .
+	@if $(DIST)/bin/postern-image kernel path --profile $(KERNEL_PROFILE) > /dev/null 2>&1; \
+	  then kernel="--profile $(KERNEL_PROFILE)"; else kernel=; fi; \
+	$(DIST)/bin/postern-image build --agent $(DIST)/bin/postern-agent --out $(DIST)/image --sources . $$kernel
+
+kernel: setup-kernel build
+	@$(DIST)/bin/postern-image kernel build --profile $(KERNEL_PROFILE)
+
+kernel-path:
+	@test -x $(DIST)/bin/postern-image || { echo "the programs are not built; run make kernel" >&2; exit 1; }
+	@$(DIST)/bin/postern-image kernel path --profile $(KERNEL_PROFILE)
 
 bench: setup-test build image
 	@$(SHIPPED) cargo build --quiet --release --package postern-tests --bin postern-bench
@@ -74,6 +87,9 @@ install: build image
 
 setup-build:
 	@./setup.sh build
+
+setup-kernel:
+	@./setup.sh build kernel
 
 setup-demo:
 	@./setup.sh build demo

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs the Debian or Ubuntu packages that the named parts need and that are missing: build, demo, test.
+# Installs the Debian or Ubuntu packages that the named parts need and that are missing: build, kernel, demo, test.
 # Uses sudo when not root. Does nothing, and needs no network, when all is there.
 set -euo pipefail
 
 declare -A packages=(
   [build]="gcc libc6-dev pkg-config libseccomp-dev git make"
+  [kernel]="flex bison bc libelf-dev patch make gcc binutils xz-utils tar lz4 cpio ccache"
   [demo]="qemu-system-x86 busybox-static docker-registry skopeo iproute2 zstd xz-utils"
   [test]="runc crun umoci strace cryptsetup-bin erofs-utils"
 )
@@ -12,7 +13,7 @@ declare -A packages=(
 [ $# -gt 0 ] || set -- build
 missing=()
 for part in "$@"; do
-  [ -n "${packages[$part]:-}" ] || { echo "setup: no part is called '$part' (build, demo, test)" >&2; exit 2; }
+  [ -n "${packages[$part]:-}" ] || { echo "setup: no part is called '$part' (build, kernel, demo, test)" >&2; exit 2; }
   for package in ${packages[$part]}; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
   done
