@@ -171,14 +171,14 @@ fn processes(vm: &Vm) -> anyhow::Result<()> {
 fn storage(vm: &Vm) -> anyhow::Result<()> {
     let mut recipe = ImageRecipe::busybox("large:1");
     // Not zeros: those become holes.
-    let noise: Vec<u8> = (0..12_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..24_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     recipe.files.push(("noise".into(), noise, 0o644));
     let registry = Registry::start()?;
     registry.push(&recipe, "large:1")?;
     let reference = format!("10.0.2.2:{}/large:1", registry.port());
     let pull = ["image", "pull", POD, &reference, "--plain-http"];
-    // Down to a little above the reserve of 32 MiB that images leave.
-    let fill = "until [ $(sed -n 's/MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo) -lt 40000 ]; \
+    // Below the reserve of 32 MiB that images leave, and by more than what others give back meanwhile.
+    let fill = "until [ $(sed -n 's/MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo) -lt 30000 ]; \
                 do head -c 1000000 /dev/zero >> /tmp/filler; done";
     vm.script("bystander", fill)?;
     for said in [vm.push(&recipe)?, vm.home.postern(&pull)?] {
