@@ -78,7 +78,7 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        let _ = self.0.postern(&["pod", "rm", "--force", POD]);
+        let _ = self.0.postern(&["pod", "rm", POD]);
     }
 }
 
