@@ -40,8 +40,8 @@ const FORMAT: u32 = 1;
 /// Committed configurations, below the profiles.
 pub const RESOLVED: &str = "resolved";
 
-/// This program's part in the bytes.
-const RECIPE: &[&str] = &[include_str!("specialised.rs"), include_str!("tree.rs")];
+/// This program's part in the bytes: which programs run, how, and in which environment.
+const RECIPE: &str = include_str!("tree.rs");
 
 /// Why there is no kernel.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,7 @@ pub enum SpecialiseError {
     #[error("using the kernel cache")]
     Cache(#[from] CacheError),
     #[error("building the kernel")]
-    Tree(#[from] TreeError),
+    Tree(#[source] TreeError),
     #[error(
         "kconfig did not give what profile {profile} asks for:\n  {}\nAdd what is missing to the profile, or take the option out",
         reasons.join("\n  ")
@@ -81,11 +81,11 @@ pub enum SpecialiseError {
     Interrupted,
 }
 
-impl From<RunError> for SpecialiseError {
-    fn from(error: RunError) -> Self {
+impl From<TreeError> for SpecialiseError {
+    fn from(error: TreeError) -> Self {
         match error {
-            RunError::Interrupted => Self::Interrupted,
-            error => Self::Tree(error.into()),
+            TreeError::Run(RunError::Interrupted) => Self::Interrupted,
+            error => Self::Tree(error),
         }
     }
 }
@@ -147,7 +147,7 @@ impl Plan {
         parts.extend(self.source.patches.iter().map(|patch| format!("{} {}", patch.name, patch.sha256)));
         parts.push(self.composition.fragment());
         parts.push(self.toolchain.clone());
-        parts.extend(RECIPE.iter().map(|source| (*source).to_owned()));
+        parts.push(RECIPE.to_owned());
         // A zero byte is in none of them: it keeps the parts apart.
         sha256(parts.join("\0").as_bytes())
     }
