@@ -69,9 +69,7 @@ pub(super) fn pod(error: PodError) -> Status {
         PodError::KernelLacks(_)
         | PodError::SandboxConfigured
         | PodError::WrongState { .. }
-        | PodError::Port { .. } => {
-            Code::FailedPrecondition
-        }
+        | PodError::Port { .. } => Code::FailedPrecondition,
         PodError::Busy { .. } | PodError::Unkillable { .. } => Code::Aborted,
         PodError::TooMany { .. } => Code::ResourceExhausted,
         PodError::Invalid(_) | PodError::BadSignal(_) => Code::InvalidArgument,

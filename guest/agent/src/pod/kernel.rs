@@ -61,7 +61,11 @@ mod tests {
         let options = BTreeSet::from(["EPOLL".to_owned(), "AIO".to_owned()]);
         assert_eq!(lacking(&options, " AIO  EPOLL "), [""; 0]);
         assert_eq!(lacking(&options, "AIO SYSVIPC\nIPV6"), ["SYSVIPC", "IPV6"]);
-        assert_eq!(lacking(&options, "\x1b[31m aio A,B"), [""; 0], "no names of options, and nothing to repeat");
+        assert_eq!(
+            lacking(&options, "\x1b[31m aio A,B"),
+            [""; 0],
+            "no names of options, and nothing to repeat"
+        );
         assert_eq!(lacking(&options, &"X1 ".repeat(1000)).len(), NAMED);
         assert!(lacking(&options, &"X".repeat(65)).is_empty());
     }

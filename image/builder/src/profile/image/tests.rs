@@ -10,9 +10,6 @@ use super::*;
 pub(in crate::profile) enum Entry<'a> {
     File(&'a str, &'a [u8]),
     Link(&'a str, &'a str),
-    Hard(&'a str, &'a str),
-    Directory(&'a str),
-    Device(&'a str),
 }
 
 /// A layer. Names are written as they are, however wrong.
@@ -24,9 +21,6 @@ pub(in crate::profile) fn layer(entries: &[Entry<'_>]) -> Vec<u8> {
         let (path, kind, content, link): (_, _, &[u8], _) = match entry {
             Entry::File(path, content) => (path, tar::EntryType::Regular, content, ""),
             Entry::Link(path, target) => (path, tar::EntryType::Symlink, &[], *target),
-            Entry::Hard(path, target) => (path, tar::EntryType::Link, &[], *target),
-            Entry::Directory(path) => (path, tar::EntryType::Directory, &[], ""),
-            Entry::Device(path) => (path, tar::EntryType::Char, &[], ""),
         };
         header.set_entry_type(kind);
         header.set_size(content.len() as u64);
