@@ -8,5 +8,5 @@ mod source;
 
 pub(crate) use local::LocalImage;
 pub(crate) use pack::{image_disk, pack};
-pub(crate) use push::{open_disk, push, push_disk};
+pub(crate) use push::{push, push_disk};
 pub(crate) use source::{ImageArgument, ImageSource};

@@ -8,12 +8,13 @@ use std::{
 
 use oci_spec::image::{Arch, ImageConfiguration, Os};
 use postern_disk::{DiskManifest, LayerBlob, PackError, PackedDisk, Source};
-use postern_model::Sha256;
+use postern_model::{ImageDisk, Sha256};
 use serde::Deserialize;
 
 use super::{
     layout::{Layout, LayoutError},
     local::{self, sha256},
+    push::open_disk,
     source::ImageSource,
 };
 use crate::{
@@ -79,10 +80,24 @@ pub(crate) fn pack(
     Ok((packed, path))
 }
 
-/// The file that `--image-disk` means: a path, or the root hash of a disk that was packed here.
-pub(crate) fn image_disk(home: &Home, given: &Path) -> PathBuf {
-    let root_hash = given.to_str().filter(|text| Sha256::from_hex(text).is_ok() && !given.exists());
-    root_hash.map_or_else(|| given.to_owned(), |root_hash| home.disks().join(root_hash))
+/// What `--image-disk` means: a file, or the root hash of a disk that was packed here, which then has to be that disk's.
+pub(crate) fn image_disk(home: &Home, given: &Path) -> Result<(PathBuf, PackedDisk), Failure> {
+    let named = given.to_str().filter(|_| !given.exists()).and_then(|text| Sha256::from_hex(text).ok());
+    let path = named.map_or_else(|| given.to_owned(), |root_hash| home.disks().join(root_hash.to_hex()));
+    let packed = open_disk(&path)?;
+    if let Some(named) = named {
+        has_root_hash(&packed.disk, named, &path)?;
+    }
+    Ok((path, packed))
+}
+
+fn has_root_hash(disk: &ImageDisk, named: Sha256, path: &Path) -> Result<(), Failure> {
+    if disk.root_hash() == named {
+        return Ok(());
+    }
+    Err(Failure::general(format!("cannot use image disk {named}"))
+        .caused_by(format!("{} says that its root hash is {}", path.display(), disk.root_hash()))
+        .hint("remove that file and pack the image again"))
 }
 
 /// An image whose documents were read.
@@ -209,4 +224,17 @@ fn unpack(archive: impl Read, directory: &Path) -> io::Result<()> {
         io::copy(&mut entry, &mut File::create(path)?)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_disk_has_the_root_hash_it_was_named_by() {
+        let disk = ImageDisk::new(Sha256::new([1; 32]), 2).unwrap();
+        let path = Path::new("kept");
+        assert!(has_root_hash(&disk, Sha256::new([1; 32]), path).is_ok());
+        assert!(has_root_hash(&disk, Sha256::new([2; 32]), path).is_err());
+    }
 }

@@ -79,7 +79,7 @@ pub(crate) async fn push(
 }
 
 /// What an image disk says of itself.
-pub(crate) fn open_disk(path: &Path) -> Result<PackedDisk, Failure> {
+pub(super) fn open_disk(path: &Path) -> Result<PackedDisk, Failure> {
     let disk = PackedDisk::open(path).or_fail(|| format!("cannot use image disk {}", path.display()));
     disk.map_err(|failure| failure.hint("`postern image pack` makes one"))
 }

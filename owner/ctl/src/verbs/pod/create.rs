@@ -213,8 +213,8 @@ async fn prepare(
     let manifest = launch::load_image(&image_dir)?;
     let probe = host.probe(&image_dir).await?;
     let defaults = &owner.config.pod;
-    let disks: Vec<_> = args.image_disks.iter().map(|disk| image::image_disk(&owner.home, disk)).collect();
-    let packed = disks.iter().map(|disk| image::open_disk(disk)).collect::<Result<_, _>>()?;
+    let disks = args.image_disks.iter().map(|disk| image::image_disk(&owner.home, disk));
+    let (disks, packed) = disks.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
     let shape = PodShape {
         machine: args.machine.or(defaults.machine).unwrap_or(probe.machine),
         accelerator: probe.accelerator,
