@@ -3,6 +3,7 @@
 #   make demo      install what is missing, build, build the guest image, play the story
 #   make test      install what tests need, run everything, end with one summary
 #   make build     the programs, in target/dist/bin
+#   make agent     the program that is measured, and its digest: the same wherever it is built from these sources
 #   make image     the guest image, in target/dist/image
 #   make kernel    the specialised guest kernel, in the cache (some ten minutes of two cores, once); images use it then
 #   make bench     figures, as a table and as JSON
@@ -11,14 +12,15 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test build image kernel kernel-path bench check tools setup-build setup-demo setup-test \
+.PHONY: help demo test build agent image kernel kernel-path bench check tools setup-build setup-demo setup-test \
   setup-kernel install clean
 
 TRIPLE  := x86_64-unknown-linux-gnu
 RELEASE := target/$(TRIPLE)/release
 DIST    := target/dist
 VSOCK_VERSION := 0.3.0
-PROGRAMS := postern postern-host postern-simtee postern-image postern-agent
+PROGRAMS := postern postern-host postern-simtee postern-image
+PACKAGES := $(addprefix --package postern-,ctl sandbox simtee builder)
 PREFIX ?= /usr/local
 KERNEL_PROFILE ?= general
 
@@ -31,19 +33,27 @@ RUST_PATHS := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --re
 SHIPPED := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static $(RUST_PATHS)"
 
 help:
-	@sed -n '3,9s/^# \{0,1\}//p' Makefile
+	@sed -n '3,10s/^# \{0,1\}//p' Makefile
 
 demo: setup-demo build image
-	@$(SHIPPED) cargo build --quiet --release --package postern-tests --bin postern-demo
+	@$(SHIPPED) cargo build --quiet --release --locked --package postern-tests --bin postern-demo
 	@$(RELEASE)/postern-demo
 
 test: setup-test build image
 	cargo xtask test
 
-build: setup-build tools
-	$(SHIPPED) cargo build --release
-	@mkdir -p $(DIST)/bin
-	@for program in $(PROGRAMS); do \
+build: agent tools
+	$(SHIPPED) cargo build --release --locked $(PACKAGES)
+	@$(call ship,$(PROGRAMS))
+
+# By itself: cargo gives a library the features that all packages of one build ask of it, and what is measured should not
+# change with what an owner's or a host's program needs.
+agent: setup-build
+	$(SHIPPED) cargo build --release --locked --package postern-agent
+	@$(call ship,postern-agent)
+	@cd $(DIST)/bin && sha256sum postern-agent
+
+ship = mkdir -p $(DIST)/bin; for program in $(1); do \
 	  cmp -s $(RELEASE)/$$program $(DIST)/bin/$$program || cp $(RELEASE)/$$program $(DIST)/bin/$$program; \
 	done
 
@@ -69,7 +79,7 @@ kernel-path:
 	@$(DIST)/bin/postern-image kernel path --profile $(KERNEL_PROFILE)
 
 bench: setup-test build image
-	@$(SHIPPED) cargo build --quiet --release --package postern-tests --bin postern-bench
+	@$(SHIPPED) cargo build --quiet --release --locked --package postern-tests --bin postern-bench
 	@$(RELEASE)/postern-bench
 
 check: setup-build
@@ -82,7 +92,7 @@ check: setup-build
 
 install: build image
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/postern/image
-	install $(addprefix $(DIST)/bin/,$(PROGRAMS) vhost-device-vsock) $(DESTDIR)$(PREFIX)/bin/
+	install $(addprefix $(DIST)/bin/,$(PROGRAMS) postern-agent vhost-device-vsock) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(DIST)/image/* $(DESTDIR)$(PREFIX)/share/postern/image/
 
 setup-build:
