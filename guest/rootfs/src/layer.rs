@@ -9,6 +9,7 @@ use std::{
     rc::Rc,
 };
 
+use postern_layer::FormatError;
 use postern_model::Sha256;
 use rustix::io::Errno;
 
@@ -17,7 +18,7 @@ use crate::{
     budget::Charge,
     limits::ENTRY_COST,
     stream::{Compression, Decoder, Hashed},
-    unpack::{FormatError, UnpackError, Unpacked, unpack},
+    unpack::{UnpackError, Unpacked, unpack},
 };
 
 /// Why a layer was not taken.

@@ -25,6 +25,7 @@ pub use image::Image;
 pub use layer::LayerError;
 pub use limits::Limits;
 pub use manifest::ManifestError;
+pub use postern_layer::{FormatError, PaxError, SparseError};
 pub use progress::{Progress, ProgressSender};
 pub use registry::{Auth, AuthError, RequestError, Transport};
 pub use store::{
@@ -33,4 +34,4 @@ pub use store::{
 };
 #[doc(hidden)]
 pub use unpack::fuzz_layer;
-pub use unpack::{EntryProblem, FormatError, PathError, PaxError, PlaceError, SparseError, UnpackError};
+pub use unpack::{EntryProblem, PathError, PlaceError, UnpackError};

@@ -5,13 +5,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use oci_spec::image::ImageConfiguration;
+use postern_layer::printable;
 use postern_model::{DigestError, Sha256};
 use serde::Deserialize;
 
 use crate::{
     Limits,
     image::{GUEST_PLATFORM, platform_text},
-    unpack::printable,
 };
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";

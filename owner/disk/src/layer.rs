@@ -1,39 +1,39 @@
 //! One layer: decompressed, checked against both of its digests, and laid over what is there.
 //!
-//! As in a pod's own store: device nodes and attributes that mean nothing in a guest are left out, attributes with which
+//! Read by the code that a pod's own store reads it with, and as there: device nodes and attributes that mean nothing in a guest are left out, attributes with which
 //! an image could speak to overlayfs are refused.
 
-mod pax;
-
-use std::io::{self, BufRead, BufReader, Read};
-
-use postern_model::Sha256;
-use ring::digest::{Context, SHA256};
-use tar::EntryType;
-
-use self::pax::Pax;
-pub use self::pax::PaxError;
-use crate::{
-    scratch::{Bounded, Scratch},
-    tree::{Change, Meta, PlaceError, Tree},
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead, BufReader, Read},
 };
 
-/// Bytes of one layer once it is decompressed, as a pod's own store bounds them.
+use postern_layer::{Chunk, Disposition, FormatError, Kind, Record, Records, disposition, printable};
+use postern_model::Sha256;
+use ring::digest::{Context, SHA256};
+
+use crate::{
+    scratch::{Bounded, Extent, Scratch},
+    tree::{Change, MAX_PATH, Meta, PlaceError, Tree},
+};
+
+/// Bytes of one layer once it is decompressed, and of its files, as a pod's own store bounds them.
 const MAX_LAYER: u64 = 16 << 30;
-/// Bytes of an extended header, or of a long name.
-const MAX_HEADER: u64 = 1 << 20;
+const BUFFER: usize = 128 << 10;
 
 /// Why a layer was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
     #[error("it cannot be read")]
     Read(#[from] io::Error),
-    #[error("entry {path:?} has an extended header that is not valid")]
-    Pax { path: String, source: PaxError },
+    #[error("it is not a valid tar archive")]
+    Format(#[from] FormatError),
     #[error("entry {path:?} is refused")]
     Entry { path: String, source: PlaceError },
-    #[error("entry {path:?} is a sparse file of a kind that is not supported; push the image instead")]
-    Sparse { path: String },
+    #[error("its files have more than {MAX_LAYER} bytes")]
+    TooLarge,
+    #[error("its files cannot be kept aside")]
+    Keep(#[source] io::Error),
     #[error("its content has the digest {found}; the manifest says {expected}")]
     Digest { expected: Sha256, found: Sha256 },
     #[error("it unpacks to the diff id {found}; the image's configuration says {expected}")]
@@ -66,7 +66,7 @@ pub(crate) fn apply(layer: LayerBlob<'_>, tree: &mut Tree, scratch: &mut Scratch
         _ => Box::new(&mut stored),
     };
     let mut bounded = Hashed::new(Bounded { inner: unpacked, left: MAX_LAYER });
-    Unpacker { tree, scratch, long: Long::default() }.unpack(&mut bounded)?;
+    Unpacker { tree, scratch, left: MAX_LAYER, buffer: vec![0; BUFFER] }.unpack(&mut bounded)?;
     // The digests cover what follows the archive's end, too.
     io::copy(&mut bounded, &mut io::sink())?;
     let found = bounded.finish();
@@ -82,125 +82,65 @@ pub(crate) fn apply(layer: LayerBlob<'_>, tree: &mut Tree, scratch: &mut Scratch
 struct Unpacker<'a> {
     tree: &'a mut Tree,
     scratch: &'a mut Scratch,
-    long: Long,
-}
-
-/// What headers before an entry say of it.
-#[derive(Default)]
-struct Long {
-    pax: Pax,
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
+    /// Bytes that files may still take, holes of sparse ones included.
+    left: u64,
+    buffer: Vec<u8>,
 }
 
 impl Unpacker<'_> {
     fn unpack(&mut self, stream: impl Read) -> Result<(), LayerError> {
-        let mut archive = tar::Archive::new(stream);
-        // Raw, because the library reads extended headers line by line, and a file capability may hold a newline.
-        for entry in archive.entries()?.raw(true) {
-            self.entry(entry?)?;
+        let mut records = Records::new(stream, MAX_PATH);
+        while let Some(mut record) = records.next()? {
+            let refused = |path: &[u8], source| LayerError::Entry { path: printable(path), source };
+            let meta = meta(&mut record).map_err(|source| refused(&record.path, source))?;
+            let change = match record.kind {
+                Kind::Directory => Change::Directory(meta),
+                Kind::File => Change::File(meta, self.content(record.size, &mut records)?),
+                Kind::Symlink(target) => Change::Symlink(meta, target),
+                Kind::HardLink(target) => Change::HardLink(target),
+                Kind::Fifo => Change::Fifo(meta),
+                // A container gets its own.
+                Kind::Device => continue,
+            };
+            self.tree.apply(&record.path, change).map_err(|source| refused(&record.path, source))?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, mut entry: tar::Entry<'_, impl Read>) -> Result<(), LayerError> {
-        let kind = entry.header().entry_type();
-        let extension = matches!(kind, EntryType::XHeader | EntryType::GNULongName | EntryType::GNULongLink);
-        if extension {
-            let mut bytes = Vec::new();
-            Bounded { inner: &mut entry, left: MAX_HEADER }.read_to_end(&mut bytes)?;
-            match kind {
-                EntryType::XHeader => {
-                    let path = || entry.path_bytes().escape_ascii().to_string();
-                    self.long.pax =
-                        Pax::parse(&bytes).map_err(|source| LayerError::Pax { path: path(), source })?;
-                }
-                EntryType::GNULongName => self.long.path = Some(until_nul(bytes)),
-                _ => self.long.link = Some(until_nul(bytes)),
-            }
-            return Ok(());
+    /// The bytes of the file at hand, holes as the zeros they stand for.
+    fn content(&mut self, size: u64, records: &mut Records<impl Read>) -> Result<Extent, LayerError> {
+        self.left = self.left.checked_sub(size).ok_or(LayerError::TooLarge)?;
+        let mut extent = self.scratch.append(io::empty()).map_err(LayerError::Keep)?;
+        loop {
+            let kept = match records.data(&mut self.buffer)? {
+                Chunk::Data(length) => self.scratch.extend(&mut extent, &self.buffer[..length]),
+                Chunk::Hole(length) => self.scratch.extend(&mut extent, io::repeat(0).take(length)),
+                Chunk::End => return Ok(extent),
+            };
+            kept.map_err(LayerError::Keep)?;
         }
-        let Long { pax, path, link } = std::mem::take(&mut self.long);
-        let path = pax.path.clone().or(path).unwrap_or_else(|| entry.path_bytes().into_owned());
-        let shown = || path.escape_ascii().to_string();
-        if kind == EntryType::GNUSparse || pax.sparse || pax.size.is_some_and(|size| size != entry.size()) {
-            return Err(LayerError::Sparse { path: shown() });
-        }
-        let refused = |source| LayerError::Entry { path: shown(), source };
-        let meta = meta(&entry, &pax).map_err(|error| match error {
-            MetaError::Place(source) => refused(source),
-            MetaError::Read(error) => error.into(),
-        })?;
-        let link = pax.link.or(link).or_else(|| entry.link_name_bytes().map(std::borrow::Cow::into_owned));
-        let link = link.unwrap_or_default();
-        let change = match kind {
-            // A directory in the oldest archives is a file whose name ends so.
-            EntryType::Regular if path.ends_with(b"/") => Change::Directory(meta),
-            EntryType::Regular | EntryType::Continuous => {
-                Change::File(meta, self.scratch.append(&mut entry)?)
-            }
-            EntryType::Directory => Change::Directory(meta),
-            EntryType::Symlink => Change::Symlink(meta, link),
-            EntryType::Link => Change::HardLink(link),
-            EntryType::Fifo => Change::Fifo(meta),
-            // Devices: a container gets its own. Global headers and unknown kinds describe no file.
-            _ => return Ok(()),
-        };
-        self.tree.apply(&path, change).map_err(refused)
     }
 }
 
-enum MetaError {
-    Place(PlaceError),
-    Read(io::Error),
-}
-
-impl From<io::Error> for MetaError {
-    fn from(error: io::Error) -> Self {
-        Self::Read(error)
-    }
-}
-
-fn meta(entry: &tar::Entry<'_, impl Read>, pax: &Pax) -> Result<Meta, MetaError> {
-    let header = entry.header();
-    // Tools leave a field empty that is zero.
-    let plain = |field: std::ops::Range<usize>, read: io::Result<u64>| {
-        let empty = header.as_bytes()[field].iter().all(|c| matches!(c, 0 | b' '));
-        if empty { Ok(0) } else { read }
-    };
-    let id = |extended: Option<u64>, plain: io::Result<u64>| -> io::Result<u32> {
-        let id = extended.map_or(plain, Ok)?;
-        // The last id means "no change" to Linux.
-        u32::try_from(id).ok().filter(|&id| id != u32::MAX).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("owner {id} is no user or group of Linux"))
-        })
-    };
-    let mut attributes = std::collections::BTreeMap::new();
-    for (name, value) in &pax.attributes {
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") || name.contains(&0) {
-            return Err(MetaError::Place(PlaceError::Attribute(name.escape_ascii().to_string())));
-        }
-        if name == b"security.capability" || name.starts_with(b"user.") {
-            attributes.insert(name.clone(), value.clone());
+fn meta(record: &mut Record) -> Result<Meta, PlaceError> {
+    // The last id means "no change" to Linux.
+    let id = |id: u64| u32::try_from(id).ok().filter(|&id| id != u32::MAX).ok_or(PlaceError::Owner(id));
+    let mut attributes = BTreeMap::new();
+    for (name, value) in record.attributes.drain(..) {
+        match disposition(&name) {
+            Disposition::Keep | Disposition::KeepIfPossible => drop(attributes.insert(name, value)),
+            Disposition::Skip => {}
+            Disposition::Refuse => return Err(PlaceError::Attribute(printable(&name))),
         }
     }
     Ok(Meta {
         // Twelve bits fit.
-        mode: u16::try_from(plain(100..108, header.mode().map(u64::from))? & 0o7777).unwrap_or_default(),
-        uid: id(pax.uid, plain(108..116, header.uid()))?,
-        gid: id(pax.gid, plain(116..124, header.gid()))?,
-        mtime: match pax.mtime {
-            Some(mtime) => mtime,
-            None => (i64::try_from(plain(136..148, header.mtime())?).unwrap_or_default(), 0),
-        },
+        mode: u16::try_from(record.mode & 0o7777).unwrap_or_default(),
+        uid: id(record.uid)?,
+        gid: id(record.gid)?,
+        mtime: record.mtime,
         attributes,
     })
-}
-
-fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
-    let end = bytes.iter().position(|&c| c == 0).unwrap_or(bytes.len());
-    bytes.truncate(end);
-    bytes
 }
 
 /// A reader that knows the digest of what went through.

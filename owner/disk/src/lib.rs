@@ -15,5 +15,6 @@ mod verity;
 
 pub use erofs::ErofsError;
 pub use file::{DiskError, DiskManifest, PackError, PackedDisk, Source, pack};
-pub use layer::{LayerBlob, LayerError, PaxError};
+pub use layer::{LayerBlob, LayerError};
+pub use postern_layer::FormatError;
 pub use tree::PlaceError;

@@ -26,11 +26,19 @@ impl Scratch {
         Ok(Self { file: BufWriter::with_capacity(256 << 10, file), length: 0 })
     }
 
-    pub(crate) fn append(&mut self, mut content: impl Read) -> io::Result<Extent> {
-        let size = io::copy(&mut content, &mut self.file)?;
-        let extent = Extent { offset: self.length, size };
-        self.length += size;
+    pub(crate) fn append(&mut self, content: impl Read) -> io::Result<Extent> {
+        let mut extent = Extent { offset: self.length, size: 0 };
+        self.extend(&mut extent, content)?;
         Ok(extent)
+    }
+
+    /// Adds to what was appended last.
+    pub(crate) fn extend(&mut self, extent: &mut Extent, mut content: impl Read) -> io::Result<()> {
+        debug_assert!(extent.offset + extent.size == self.length);
+        let size = io::copy(&mut content, &mut self.file)?;
+        extent.size += size;
+        self.length += size;
+        Ok(())
     }
 
     pub(crate) fn finish(self) -> io::Result<Stored> {

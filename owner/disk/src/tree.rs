@@ -7,7 +7,7 @@ use crate::scratch::Extent;
 
 /// Longest file name Linux knows (`NAME_MAX`), and longest path in an image (`PATH_MAX`).
 const MAX_NAME: usize = 255;
-const MAX_PATH: usize = 4095;
+pub(crate) const MAX_PATH: usize = 4095;
 /// Directories above an entry, as a pod's own store bounds them.
 const MAX_DEPTH: usize = 200;
 /// Names in one image.
@@ -32,6 +32,8 @@ pub enum PlaceError {
     Attribute(String),
     #[error("its link target is empty or too long")]
     Target,
+    #[error("its owner {0} is no user or group of Linux")]
+    Owner(u64),
     #[error("the image has more than {MAX_ENTRIES} files")]
     TooMany,
 }
@@ -112,7 +114,8 @@ impl Tree {
     /// Carries out one entry of the present layer.
     pub(crate) fn apply(&mut self, path: &[u8], change: Change) -> Result<(), PlaceError> {
         self.entries += 1;
-        if self.entries > MAX_ENTRIES {
+        // An entry may imply as many directories as its path is deep.
+        if self.entries > MAX_ENTRIES || self.inodes.len() > MAX_ENTRIES {
             return Err(PlaceError::TooMany);
         }
         let parts = parts(path)?;

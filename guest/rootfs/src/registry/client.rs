@@ -14,6 +14,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use postern_layer::printable;
 use postern_model::{ImageReference, Sha256};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
@@ -23,10 +24,7 @@ use super::{
     Auth, Roots, Transport,
     auth::{AuthError, Challenge, basic, bearer, token_address},
 };
-use crate::{
-    manifest::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST},
-    unpack::printable,
-};
+use crate::manifest::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 
 const CONNECT: Duration = Duration::from_secs(15);
 /// From a request to the head of its answer, connection included.

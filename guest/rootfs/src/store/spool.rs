@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use postern_layer::{Chunk, FormatError, Kind, Records, printable};
 use postern_model::Sha256;
 use ring::digest;
 use rustix::{
@@ -24,7 +25,7 @@ use crate::{
     budget::{Charge, NoSpace},
     limits::ENTRY_COST,
     stream::Decoder,
-    unpack::{Chunk, EntryPath, FormatError, Kind, PathError, Records, printable},
+    unpack::{EntryPath, PathError},
 };
 
 const BUFFER: usize = 128 << 10;
@@ -84,7 +85,7 @@ impl Spool {
     ) -> Result<Self, SpoolError> {
         let decoder = Decoder::new(archive).map_err(SpoolError::Decompress)?;
         let limits = &Limits { path_bytes: MAX_NAME, ..limits.clone() };
-        let mut records = Records::new(decoder, limits);
+        let mut records = Records::new(decoder, limits.path_bytes);
         let mut spool = Self { directory, entries: BTreeMap::new(), charge: Arc::new(Mutex::new(charge)) };
         let mut count = 0;
         while let Some(record) = records.next()? {

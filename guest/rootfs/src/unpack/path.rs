@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use postern_layer::printable;
+
 use crate::Limits;
 
 /// Longest file name Linux knows (`NAME_MAX`).
@@ -98,13 +100,6 @@ impl fmt::Debug for EntryPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&printable(&self.0), f)
     }
-}
-
-/// What an image calls something, fit for one line of a terminal.
-pub(crate) fn printable(bytes: &[u8]) -> String {
-    const SHOWN: usize = 200;
-    let text = bytes[..bytes.len().min(SHOWN)].escape_ascii().to_string();
-    if bytes.len() > SHOWN { format!("{text}...") } else { text }
 }
 
 #[cfg(test)]

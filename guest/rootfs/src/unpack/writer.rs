@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use postern_layer::{Chunk, Disposition, FormatError, Kind, Record, Records, disposition, printable};
 use rustix::{
     fs::{
         AtFlags, FileType, Gid, Mode, Timespec, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr,
@@ -14,10 +15,8 @@ use rustix::{
 };
 
 use super::{
-    path::{EntryPath, PathError, printable},
-    records::{Chunk, FormatError, Kind, Record, Records},
+    path::{EntryPath, PathError},
     tree::{self, PlaceError, Present, Tree},
-    xattr::{self, Disposition},
 };
 use crate::{
     Limits,
@@ -111,7 +110,7 @@ pub(crate) fn unpack<R: Read>(
         bytes: 0,
         buffer: vec![0; BUFFER],
     };
-    let mut records = Records::new(stream, limits);
+    let mut records = Records::new(stream, limits.path_bytes);
     while let Some(record) = records.next()? {
         writer.apply(&record, &mut records).map_err(|error| writer.explain(error, &record))?;
     }
@@ -306,7 +305,7 @@ impl Writer<'_> {
 
     fn attributes(&mut self, file: BorrowedFd<'_>, record: &Record) -> Result<(), Failure> {
         for (name, value) in &record.attributes {
-            let disposition = xattr::disposition(name);
+            let disposition = disposition(name);
             match disposition {
                 Disposition::Refuse => return Err(EntryProblem::Attribute(printable(name)).into()),
                 Disposition::Skip => self.unpacked.skipped_attributes += 1,

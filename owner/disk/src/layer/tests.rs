@@ -2,8 +2,17 @@
 
 use std::io::Write as _;
 
-use super::{pax::tests::record, *};
-use crate::tree::Kind;
+use tar::EntryType;
+
+use super::*;
+use crate::tree;
+
+/// One record of an extended header, its length included in its length.
+fn record(key: &str, value: &[u8]) -> Vec<u8> {
+    let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
+    let length = (1..).find(|digits| (rest.len() + digits).to_string().len() == *digits).unwrap();
+    [(rest.len() + length).to_string().as_bytes(), &rest].concat()
+}
 
 /// A header as GNU tar writes it, and content.
 fn add(tar: &mut tar::Builder<Vec<u8>>, kind: EntryType, path: &str, link: &str, content: &[u8]) {
@@ -40,9 +49,13 @@ fn read(layer: &[u8]) -> Result<Tree, LayerError> {
     take(layer, Some(sha256(layer)), sha256(layer))
 }
 
+fn entries(tree: &Tree) -> &BTreeMap<Vec<u8>, tree::Entry> {
+    let tree::Kind::Directory(entries) = &tree.inode(Tree::ROOT).kind else { panic!() };
+    entries
+}
+
 fn root(tree: &Tree) -> Vec<String> {
-    let Kind::Directory(entries) = &tree.inode(Tree::ROOT).kind else { panic!() };
-    entries.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    entries(tree).keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
 }
 
 #[test]
@@ -89,8 +102,7 @@ fn long_names_and_attributes_come_from_the_headers_before() {
     let layer = &layer[..layer.len() - 1024 - 512];
     let tree = read(layer).unwrap();
     assert_eq!(root(&tree), ["d".to_owned(), long]);
-    let Kind::Directory(entries) = &tree.inode(Tree::ROOT).kind else { panic!() };
-    let meta = &tree.inode(entries[&b"d"[..]].inode).meta;
+    let meta = &tree.inode(entries(&tree)[&b"d"[..]].inode).meta;
     assert_eq!((meta.uid, meta.gid, meta.mode, meta.mtime), (3_000_000, 7, 0o640, (5, 1000)));
     // A value with a newline is whole, and what means nothing in a guest is left out.
     assert_eq!(
@@ -109,12 +121,57 @@ fn an_image_cannot_speak_to_overlayfs() {
 }
 
 #[test]
-fn sparse_files_are_refused_by_name() {
+fn sparse_files_have_their_holes() {
+    let pax = [record("GNU.sparse.size", b"20"), record("GNU.sparse.map", b"5,4")].concat();
     let layer = layer(|tar| {
-        add(tar, EntryType::XHeader, "x", "", &record("GNU.sparse.major", b"1"));
-        add(tar, EntryType::Regular, "holes", "", b"");
+        add(tar, EntryType::XHeader, "x", "", &pax);
+        add(tar, EntryType::Regular, "holes", "", b"data");
+        add(tar, EntryType::Regular, "next", "", b"next");
     });
-    assert!(matches!(read(&layer), Err(LayerError::Sparse { path }) if path == "holes"));
+    let mut tree = Tree::new();
+    let mut scratch = Scratch::new(&std::env::temp_dir()).unwrap();
+    let blob = LayerBlob { content: Box::new(&layer[..]), digest: None, diff_id: sha256(&layer) };
+    apply(blob, &mut tree, &mut scratch).unwrap();
+    let stored = scratch.finish().unwrap();
+    for (name, expected) in [("holes", &b"\0\0\0\0\0data\0\0\0\0\0\0\0\0\0\0\0"[..]), ("next", b"next")] {
+        let tree::Kind::File(extent) = tree.inode(entries(&tree)[name.as_bytes()].inode).kind else {
+            panic!()
+        };
+        let mut content = Vec::new();
+        stored.copy(extent, extent.size, &mut content).unwrap();
+        assert_eq!(content, expected, "{name}");
+    }
+}
+
+#[test]
+fn a_hole_counts_as_much_as_data() {
+    let size = (MAX_LAYER + 1).to_string();
+    let pax = [record("GNU.sparse.size", size.as_bytes()), record("GNU.sparse.map", b"0,4")].concat();
+    let layer = layer(|tar| {
+        add(tar, EntryType::XHeader, "x", "", &pax);
+        add(tar, EntryType::Regular, "bomb", "", b"data");
+    });
+    assert!(matches!(read(&layer), Err(LayerError::TooLarge)));
+}
+
+#[test]
+fn what_fits_no_disk_is_refused() {
+    let with = |pax: &[u8]| {
+        read(&layer(|tar| {
+            add(tar, EntryType::XHeader, "x", "", pax);
+            add(tar, EntryType::Regular, "a", "", b"");
+        }))
+    };
+    let value = vec![b'v'; 40_000];
+    let one = record("SCHILY.xattr.user.a", &value);
+    assert!(with(&one).is_ok());
+    // Each of them would fit.
+    let two = [one, record("SCHILY.xattr.user.b", &value)].concat();
+    assert!(matches!(with(&two), Err(LayerError::Format(FormatError::Pax(_)))));
+    for owner in ["4294967295", "4294967296"] {
+        let refused = with(&record("uid", owner.as_bytes()));
+        assert!(matches!(refused, Err(LayerError::Entry { source: PlaceError::Owner(_), .. })), "{owner}");
+    }
 }
 
 proptest::proptest! {

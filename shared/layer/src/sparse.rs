@@ -7,7 +7,7 @@ use std::io::{self, Read};
 
 use tar::GnuSparseHeader;
 
-use super::{
+use crate::{
     pax::decimal,
     records::{Chunk, number},
 };

@@ -2,7 +2,7 @@
 //!
 //! Read by length and not by line, because values are bytes: a file capability may well contain a newline.
 
-use super::xattr;
+use crate::attribute::{MAX_BYTES, MAX_COUNT};
 
 /// Why an extended header was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -13,10 +13,10 @@ pub enum PaxError {
     NoKey,
     #[error("{0} is not a valid number")]
     Number(&'static str),
-    #[error("there are more than {} extended attributes", xattr::MAX_COUNT)]
+    #[error("there are more than {MAX_COUNT} extended attributes")]
     TooManyAttributes,
-    #[error("an extended attribute has {0} bytes; at most {max} are allowed", max = xattr::MAX_VALUE)]
-    AttributeTooLarge(usize),
+    #[error("the extended attributes have more than {MAX_BYTES} bytes together")]
+    AttributesTooLarge,
     #[error("a sparse file's map has an unknown version")]
     SparseVersion,
 }
@@ -82,11 +82,12 @@ impl Pax {
     }
 
     fn attribute(&mut self, name: &[u8], value: &[u8]) -> Result<(), PaxError> {
-        if self.attributes.len() == xattr::MAX_COUNT {
+        if self.attributes.len() == MAX_COUNT {
             return Err(PaxError::TooManyAttributes);
         }
-        if value.len() > xattr::MAX_VALUE {
-            return Err(PaxError::AttributeTooLarge(value.len()));
+        let taken: usize = self.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if taken + name.len() + value.len() > MAX_BYTES {
+            return Err(PaxError::AttributesTooLarge);
         }
         self.attributes.push((name.to_vec(), value.to_vec()));
         Ok(())
@@ -196,10 +197,79 @@ mod tests {
         }
     }
 
+    #[test]
+    fn attributes_are_bounded_in_number_and_together() {
+        let attribute =
+            |at: usize, length| record(&format!("SCHILY.xattr.user.{at:02}"), &vec![b'v'; length]);
+        let many = |count, length| (0..count).flat_map(|at| attribute(at, length)).collect::<Vec<_>>();
+        assert_eq!(Pax::parse(&many(MAX_COUNT, 1000)).unwrap().attributes.len(), MAX_COUNT);
+        assert_eq!(Pax::parse(&many(MAX_COUNT + 1, 0)), Err(PaxError::TooManyAttributes));
+        assert!(Pax::parse(&attribute(0, MAX_BYTES - 7)).is_ok());
+        assert_eq!(Pax::parse(&attribute(0, MAX_BYTES - 6)), Err(PaxError::AttributesTooLarge));
+        assert_eq!(Pax::parse(&many(2, MAX_BYTES / 2)), Err(PaxError::AttributesTooLarge));
+    }
+
+    #[test]
+    fn an_empty_value_takes_an_earlier_one_back() {
+        let bytes =
+            [record("path", b"a"), record("uid", b"7"), record("path", b""), record("uid", b"")].concat();
+        assert_eq!(Pax::parse(&bytes), Ok(Pax::default()));
+    }
+
     proptest! {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
             let _ = Pax::parse(&bytes);
+        }
+
+        /// Lengths that are right lead past the framing to the keys and their values.
+        #[test]
+        fn never_panics_on_strange_values(
+            records in proptest::collection::vec(
+                (
+                    prop_oneof![
+                        "path|linkpath|size|uid|gid|mtime|GNU\\.sparse\\.(major|minor|name|size|realsize|map|offset)",
+                        "SCHILY\\.xattr\\.[a-z.]{0,8}",
+                        "[ -~]{0,12}",
+                    ],
+                    prop_oneof![
+                        "[-+0-9., ]{0,24}".prop_map(String::into_bytes),
+                        proptest::collection::vec(any::<u8>(), 0..40),
+                    ],
+                ),
+                0..12,
+            ),
+        ) {
+            let bytes: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value)).collect();
+            if let Ok(pax) = Pax::parse(&bytes) {
+                prop_assert!(pax.mtime.is_none_or(|(_, nanos)| nanos < 1_000_000_000));
+            }
+        }
+
+        /// What a writer has said comes back to the byte, newlines and all.
+        #[test]
+        fn values_come_back(
+            path in proptest::collection::vec(any::<u8>(), 1..300),
+            attributes in proptest::collection::vec(("[a-z]{1,9}", proptest::collection::vec(any::<u8>(), 0..99)), 0..9),
+            mtime in (i64::MIN / 2..i64::MAX / 2, 0_u32..1_000_000_000),
+        ) {
+            let mut bytes = record("path", &path);
+            let (seconds, nanos) = mtime;
+            // What lies before the epoch counts towards it.
+            let text = match seconds {
+                0.. => format!("{seconds}.{nanos:09}"),
+                _ if nanos == 0 => format!("{seconds}"),
+                _ => format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanos),
+            };
+            bytes.extend(record("mtime", text.as_bytes()));
+            for (name, value) in &attributes {
+                bytes.extend(record(&format!("SCHILY.xattr.{name}"), value));
+            }
+            let pax = Pax::parse(&bytes).unwrap();
+            prop_assert_eq!(pax.path, Some(path));
+            prop_assert_eq!(pax.mtime, Some(mtime));
+            let expected: Vec<_> = attributes.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect();
+            prop_assert_eq!(pax.attributes, expected);
         }
     }
 }

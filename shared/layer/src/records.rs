@@ -8,12 +8,11 @@ use std::io::{self, Read};
 
 use tar::Header;
 
-use super::{
-    path::printable,
+use crate::{
     pax::{Pax, PaxError},
+    printable,
     sparse::{Segments, SparseError},
 };
-use crate::Limits;
 
 const BLOCK: usize = 512;
 /// Bytes of one pax header: room for every attribute a file may carry in practice.
@@ -57,7 +56,7 @@ impl From<io::Error> for FormatError {
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     File,
     Directory,
     Symlink(Vec<u8>),
@@ -68,21 +67,21 @@ pub(crate) enum Kind {
 
 /// One entry, its data still to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) path: Vec<u8>,
-    pub(crate) kind: Kind,
-    pub(crate) mode: u32,
-    pub(crate) uid: u64,
-    pub(crate) gid: u64,
-    pub(crate) mtime: (i64, u32),
+pub struct Record {
+    pub path: Vec<u8>,
+    pub kind: Kind,
+    pub mode: u32,
+    pub uid: u64,
+    pub gid: u64,
+    pub mtime: (i64, u32),
     /// Bytes of the file, holes included.
-    pub(crate) size: u64,
-    pub(crate) attributes: Vec<(Vec<u8>, Vec<u8>)>,
+    pub size: u64,
+    pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// A piece of a file's data.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Chunk {
+pub enum Chunk {
     /// So many bytes were put into the buffer.
     Data(usize),
     /// So many zeros that are not in the archive.
@@ -92,7 +91,7 @@ pub(crate) enum Chunk {
 
 /// Reads a tar stream entry by entry.
 #[derive(Debug)]
-pub(crate) struct Records<R> {
+pub struct Records<R> {
     reader: R,
     max_link: u64,
     /// Of the entry at hand: bytes in the archive not read yet, padding behind them, and where they belong.
@@ -103,18 +102,19 @@ pub(crate) struct Records<R> {
 }
 
 impl<R: Read> Records<R> {
-    pub(crate) fn new(reader: R, limits: &Limits) -> Self {
+    /// Of an entry's path and link target no more than `path_bytes`, and a little, is read.
+    pub fn new(reader: R, path_bytes: usize) -> Self {
         // A path one byte over the limit is refused with its length by the path's own check.
-        let max_link = limits.path_bytes as u64 + 512;
+        let max_link = path_bytes as u64 + 512;
         Self { reader, max_link, stored: 0, padding: 0, segments: Segments::empty(), ended: false }
     }
 
-    pub(crate) fn into_inner(self) -> R {
+    pub fn into_inner(self) -> R {
         self.reader
     }
 
     /// The next entry; what was not read of the one before is passed over.
-    pub(crate) fn next(&mut self) -> Result<Option<Record>, FormatError> {
+    pub fn next(&mut self) -> Result<Option<Record>, FormatError> {
         self.skip_data()?;
         let mut extensions = Extensions::default();
         while let Some(header) = self.header()? {
@@ -142,7 +142,7 @@ impl<R: Read> Records<R> {
     }
 
     /// The next piece of the entry's data.
-    pub(crate) fn data(&mut self, buffer: &mut [u8]) -> Result<Chunk, FormatError> {
+    pub fn data(&mut self, buffer: &mut [u8]) -> Result<Chunk, FormatError> {
         let chunk = self.segments.next(buffer.len());
         if let Chunk::Data(wanted) = chunk {
             let read = self.reader.read(&mut buffer[..wanted])?;

@@ -31,7 +31,7 @@ fn archive(parts: &[(Header, &[u8])]) -> Vec<u8> {
 }
 
 fn records(bytes: &[u8]) -> Records<&[u8]> {
-    Records::new(bytes, &Limits::default())
+    Records::new(bytes, 4095)
 }
 
 fn content(records: &mut Records<&[u8]>) -> Vec<u8> {

@@ -4,14 +4,16 @@
 //! the layer. The rest (labels of a security module the guest does not run, ACLs, other `trusted.` names) means nothing
 //! here and is left out, as Docker does on systems without them.
 
-/// `XATTR_NAME_MAX` and `XATTR_SIZE_MAX` of Linux.
-pub(crate) const MAX_NAME: usize = 255;
-pub(crate) const MAX_VALUE: usize = 65_536;
-/// On one entry.
+/// `XATTR_NAME_MAX` of Linux.
+const MAX_NAME: usize = 255;
+/// On one entry: how many, and bytes of all names and values together (`XATTR_SIZE_MAX` of Linux; an inode of an erofs can
+/// count four times as much).
 pub(crate) const MAX_COUNT: usize = 64;
+pub(crate) const MAX_BYTES: usize = 65_536;
 
+/// What becomes of an attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Disposition {
+pub enum Disposition {
     /// Set it; a file system that cannot fails the layer.
     Keep,
     /// Set it where the file system can: tmpfs knows `user.` since Linux 6.6 only.
@@ -20,7 +22,8 @@ pub(crate) enum Disposition {
     Refuse,
 }
 
-pub(crate) fn disposition(name: &[u8]) -> Disposition {
+/// What becomes of the attribute `name`.
+pub fn disposition(name: &[u8]) -> Disposition {
     const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
     if OVERLAY.iter().any(|prefix| name.starts_with(prefix)) || name.contains(&0) {
         return Disposition::Refuse;
