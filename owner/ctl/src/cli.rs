@@ -125,7 +125,7 @@ verbs! {
     Top => top, own;
     /// Follow what happens in a pod
     Events => events, own;
-    /// Push, pull, list, verify and remove images of a pod
+    /// Push, pull, list, verify and remove images of a pod; pack them into disks
     Image => image, own;
     /// Run the containers of a Kubernetes Pod manifest
     Apply => apply, own;

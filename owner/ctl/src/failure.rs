@@ -5,7 +5,7 @@
 
 use std::{error::Error, fmt, io};
 
-use crate::{exit::Exit, text};
+use crate::{exit::Exit, image::SourceError, text};
 
 type Source = Box<dyn Error + Send + Sync + 'static>;
 
@@ -52,8 +52,8 @@ impl Failure {
 
     pub(crate) fn caused_by(mut self, source: impl Into<Source>) -> Self {
         let source = source.into();
-        if self.exit == Exit::Failed && is_out_of_space(&*source) {
-            self.exit = Exit::NoRoom;
+        if self.exit == Exit::Failed {
+            self.exit = code_of(&*source);
         }
         self.source = Some(source);
         self
@@ -116,11 +116,18 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Whether this machine has no room for what was to be written.
-fn is_out_of_space(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source())
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+/// The code for what this machine says: no room for what was to be written, or nothing where something was named.
+fn code_of(error: &(dyn Error + 'static)) -> Exit {
+    let chain = || std::iter::successors(Some(error), |&error| error.source());
+    let kind = chain().find_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind);
+    match kind {
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Exit::NoRoom,
+        Some(io::ErrorKind::NotFound) => Exit::NotFound,
+        _ if chain().any(|error| matches!(error.downcast_ref(), Some(SourceError::Missing(_)))) => {
+            Exit::NotFound
+        }
+        _ => Exit::Failed,
+    }
 }
 
 /// Turns a foreign error into a [`Failure`].
@@ -151,6 +158,14 @@ mod tests {
     fn a_full_disk_has_a_code_of_its_own() {
         let full = io::Error::from(io::ErrorKind::StorageFull);
         assert_eq!(Failure::general("cannot write x").caused_by(full).exit(), Exit::NoRoom);
+    }
+
+    #[test]
+    fn a_missing_file_has_a_code_of_its_own() {
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        assert_eq!(Failure::general("cannot read x").caused_by(missing).exit(), Exit::NotFound);
+        let missing = SourceError::Missing("x.tar".into());
+        assert_eq!(Failure::general("cannot read image x.tar").caused_by(missing).exit(), Exit::NotFound);
     }
 
     #[test]

@@ -3,13 +3,14 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
 use postern_launch::{Accelerator, Machine, PodShape};
-use postern_model::PodName;
+use postern_model::{HostData, PodName};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -32,8 +33,13 @@ const START: Duration = Duration::from_secs(300);
 const STOP: Duration = Duration::from_secs(120);
 /// Most that is read of what it prints.
 const MAX_OUTPUT: u64 = 1 << 20;
+/// Stages of a start: it has half a dozen.
+const MAX_STAGES: usize = 64;
 /// Exit code of postern-host for a name it does not know.
 const UNKNOWN_POD: i32 = 3;
+/// What it calls a failure for want of space, and the exit code of it.
+const NO_SPACE: &str = "no-space";
+const NO_SPACE_CODE: i32 = 18;
 
 /// What this machine offers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -52,6 +58,8 @@ pub(crate) enum Report {
         endpoint: String,
     },
     Failed {
+        #[serde(default)]
+        kind: String,
         message: String,
         #[serde(default)]
         causes: Vec<String>,
@@ -126,12 +134,12 @@ impl HostProgram {
         }
     }
 
-    /// Starts a VM; `report` hears of each stage. Returns the endpoint and the stages.
+    /// Starts a VM; `report` hears of each stage. Returns the address of its endpoint and the stages.
     pub(crate) async fn start(
         &self,
         request: &StartRequest<'_>,
         mut report: impl FnMut(&Stage),
-    ) -> Result<(String, Vec<Stage>), Failure> {
+    ) -> Result<(SocketAddr, Vec<Stage>), Failure> {
         let mut command = self.command();
         command.args(start_args(request));
         let mut child = command.spawn().or_fail(|| format!("cannot start {}", self.path.display()))?;
@@ -144,10 +152,12 @@ impl HostProgram {
             let mut end = None;
             while let Ok(Some(line)) = lines.next_line().await {
                 match serde_json::from_str(&line) {
-                    Ok(Report::Stage(stage)) => {
+                    Ok(Report::Stage(stage)) if stages.len() < MAX_STAGES => {
+                        let stage = Stage { stage: text::clean(&stage.stage), ..stage };
                         report(&stage);
                         stages.push(stage);
                     }
+                    Ok(Report::Stage(_)) => {}
                     Ok(ended) => end = Some(ended),
                     // A line this program does not know is a newer postern-host's.
                     Err(_) => {}
@@ -167,10 +177,11 @@ impl HostProgram {
                 .caused_by(format!("it was not ready within {} s", START.as_secs()))
         })?;
         match end {
-            Some(Report::Ready { endpoint }) => Ok((endpoint, stages)),
-            Some(Report::Failed { message, causes, hint }) => {
+            Some(Report::Ready { endpoint }) => Ok((address(&endpoint).or_fail(cannot)?, stages)),
+            Some(Report::Failed { kind, message, causes, hint }) => {
                 let why = std::iter::once(message).chain(causes).collect::<Vec<_>>().join(": ");
-                let failure = Failure::general(cannot()).caused_by(why);
+                let exit = if kind == NO_SPACE { Exit::NoRoom } else { Exit::Failed };
+                let failure = Failure::new(exit, cannot()).caused_by(why);
                 Err(match hint {
                     Some(hint) => failure.hint(hint),
                     None => failure,
@@ -183,9 +194,13 @@ impl HostProgram {
         }
     }
 
-    /// Ends the VM and takes everything of it off this machine. A name it does not know is fine.
-    pub(crate) async fn remove(&self, name: &PodName) -> Result<(), Failure> {
-        let args = ["rm", "--stop", name.as_str()].map(OsStr::new);
+    /// Ends the VM and takes everything of it off this machine. A name it does not know is fine, and so is a pod of that
+    /// name that was started with other init data, which is somebody else's; none is whatever has the name.
+    pub(crate) async fn remove(&self, name: &PodName, started_with: Option<HostData>) -> Result<(), Failure> {
+        let digest = started_with.map(|host_data| host_data.to_hex());
+        let mut args = vec!["rm", "--stop", name.as_str()];
+        args.extend(digest.iter().flat_map(|digest| ["--host-data", digest]));
+        let args: Vec<_> = args.into_iter().map(OsStr::new).collect();
         let output = self.run(&args, STOP).await?;
         match output.code {
             0 | UNKNOWN_POD => Ok(()),
@@ -224,6 +239,14 @@ impl HostProgram {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
     }
+}
+
+/// Where the host says that the pod is reached. Only a number is taken from it: an endpoint can also be a command, and a
+/// name can lead anywhere.
+fn address(endpoint: &str) -> Result<SocketAddr, String> {
+    let address = endpoint.strip_prefix("tcp://").and_then(|address| address.parse().ok());
+    address
+        .ok_or_else(|| format!("{PROGRAM} names the endpoint {endpoint:?}, which is no tcp://ADDRESS:PORT"))
 }
 
 fn start_args(request: &StartRequest<'_>) -> Vec<OsString> {
@@ -266,10 +289,13 @@ impl Output {
     fn failure(self, what: String) -> Failure {
         let lines = || self.stderr.lines().map(str::trim).filter(|line| !line.is_empty());
         let hint = lines().find_map(|line| line.strip_prefix("hint: ")).map(text::clean);
-        let said = lines().rfind(|line| !line.starts_with("hint: "));
-        let said = said.map(|line| line.strip_prefix("postern-host: ").unwrap_or(line).to_owned());
-        let failure =
-            Failure::general(what).caused_by(said.unwrap_or_else(|| format!("exit code {}", self.code)));
+        // A command line it does not take: it is older or newer than this program, and says more than one line.
+        let said = lines()
+            .find_map(|line| line.strip_prefix("postern-host: ").or_else(|| line.strip_prefix("error: ")))
+            .or_else(|| lines().rfind(|line| !line.starts_with("hint: ")));
+        let said = said.map_or_else(|| format!("exit code {}", self.code), str::to_owned);
+        let exit = if self.code == NO_SPACE_CODE { Exit::NoRoom } else { Exit::Failed };
+        let failure = Failure::new(exit, what).caused_by(said);
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
@@ -299,6 +325,14 @@ mod tests {
     }
 
     #[test]
+    fn only_an_address_is_taken_from_it() {
+        assert_eq!(address("tcp://127.0.0.1:50090"), Ok(SocketAddr::from(([127, 0, 0, 1], 50090))));
+        for other in ["exec:touch /tmp/x", "unix:///run/x.sock", "tcp://example.org:1", "127.0.0.1:1", ""] {
+            assert!(address(other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
     fn its_hint_becomes_ours() {
         let output = Output {
             code: 5,
@@ -306,5 +340,13 @@ mod tests {
             stderr: "postern-host: QEMU is not installed\nhint: apt-get install qemu\n".into(),
         };
         assert_eq!(output.failure("cannot boot".into()).to_string(), "cannot boot: QEMU is not installed");
+        let output = Output {
+            code: 2,
+            stdout: String::new(),
+            stderr: "error: unexpected argument '--new' found\n\nUsage: x\n\nFor more information, try '--help'.\n"
+                .into(),
+        };
+        let failure = output.failure("cannot boot".into());
+        assert_eq!(failure.to_string(), "cannot boot: unexpected argument '--new' found");
     }
 }

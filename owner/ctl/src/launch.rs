@@ -101,7 +101,7 @@ pub(crate) fn memory_mib(bytes: Option<u64>) -> Result<MemoryMib, Failure> {
     let memory = u32::try_from(mib).ok().and_then(|mib| MemoryMib::new(mib).ok());
     memory.ok_or_else(|| {
         Failure::usage(format!("a pod cannot have {} of memory", human::memory(bytes.unwrap_or_default())))
-            .hint(format!("use at least {} MiB", MemoryMib::MIN))
+            .hint(format!("it has {} MiB to {} TiB", MemoryMib::MIN, MemoryMib::MAX >> 20))
     })
 }
 

@@ -1,7 +1,7 @@
 //! What the owner knows about a pod: where to reach it, what it must prove, which instance it is. One directory per pod
 //! below `$XDG_STATE_HOME/postern/pods`, with `pod.json` and the init data the owner made.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::PathBuf};
 
 use postern_launch::PodShape;
 use postern_model::{HostData, Measurement, PodName};
@@ -112,7 +112,7 @@ impl PodRecord {
     pub(crate) fn reserve(home: &Home, name: &PodName) -> Result<PathBuf, Failure> {
         home::make_private_dir(&home.pods())?;
         let dir = Self::dir(home, name);
-        match fs::create_dir(&dir) {
+        match fs::DirBuilder::new().mode(0o700).create(&dir) {
             Ok(()) => Ok(dir),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(Failure::general(format!("pod {name} exists already"))

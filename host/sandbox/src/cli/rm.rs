@@ -1,7 +1,7 @@
 //! `rm`: remove what is left of a pod.
 
 use clap::Args;
-use postern_model::PodName;
+use postern_model::{HostData, PodName};
 use postern_sandbox::{Home, state::StateError};
 
 use super::{Failure, print, stop};
@@ -16,10 +16,16 @@ pub(super) struct Arguments {
     /// Stop a pod that is running first
     #[arg(long)]
     stop: bool,
+    /// Only a pod that was started with init data of this digest; another one of the name is unknown, and left alone
+    #[arg(long, value_name = "HEX", value_parser = HostData::from_hex)]
+    host_data: Option<HostData>,
 }
 
 pub(super) fn run(home: &Home, arguments: Arguments) -> Result<(), Failure> {
     for name in &arguments.names {
+        if arguments.host_data.is_some_and(|wanted| is_anothers(home, name, wanted)) {
+            return Err(StateError::Unknown(name.clone()).into());
+        }
         if arguments.stop {
             stop::stop(home, name, false)?;
         }
@@ -31,4 +37,10 @@ pub(super) fn run(home: &Home, arguments: Arguments) -> Result<(), Failure> {
         print(&format!("{name}: removed\n"))?;
     }
     Ok(())
+}
+
+/// Whether what has the name was started for somebody else. A record that cannot be read is nobody's.
+fn is_anothers(home: &Home, name: &PodName, wanted: HostData) -> bool {
+    let record = home.pod(name).and_then(|pod| pod.record());
+    record.is_ok_and(|record| record.host_data != wanted)
 }

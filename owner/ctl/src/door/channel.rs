@@ -60,6 +60,8 @@ impl Channel {
         tokio::spawn(async move {
             let reason = match connection.await {
                 Ok(()) => "the pod closed it".to_owned(),
+                Err(error) if error.is_timeout() => "nothing came back any more".to_owned(),
+                Err(error) if is_abrupt(&error) => "it ended without a word".to_owned(),
                 Err(error) => chain(&error),
             };
             let _ = told.set(reason);
@@ -71,6 +73,13 @@ impl Channel {
     pub(crate) fn end(&self) -> Option<&str> {
         self.end.get().map(String::as_str)
     }
+}
+
+/// Whether the other end went away, or was taken away, in the middle.
+fn is_abrupt(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
 fn chain(error: &dyn Error) -> String {

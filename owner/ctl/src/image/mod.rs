@@ -7,6 +7,6 @@ mod push;
 mod source;
 
 pub(crate) use local::LocalImage;
-pub(crate) use pack::{image_disk, pack};
+pub(crate) use pack::{Stop, image_disk, pack};
 pub(crate) use push::{push, push_disk};
-pub(crate) use source::{ImageArgument, ImageSource};
+pub(crate) use source::{ImageArgument, ImageSource, SourceError};

@@ -4,6 +4,10 @@ use std::{
     fs::{self, File},
     io::{self, BufReader, Read},
     path::{Component, Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use oci_spec::image::{Arch, ImageConfiguration, Os};
@@ -44,8 +48,39 @@ enum OpenError {
     DiffId(String),
     #[error("it is an image disk already")]
     Disk,
+    #[error("it is no tar archive")]
+    NotAnArchive,
     #[error(transparent)]
     Layout(#[from] LayoutError),
+}
+
+/// Says to a packing that it is to end. It does so at its next read, and takes away what it has written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub(crate) fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn over<R>(&self, inner: R) -> Stoppable<R> {
+        Stoppable { inner, stop: self.clone() }
+    }
+}
+
+struct Stoppable<R> {
+    inner: R,
+    stop: Stop,
+}
+
+impl<R: Read> Read for Stoppable<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.stop.0.load(Ordering::Relaxed) {
+            // Not `Interrupted`, after which readers try again.
+            true => Err(io::Error::other("interrupted")),
+            false => self.inner.read(buffer),
+        }
+    }
 }
 
 /// Packs `source` into the file `to`, or among the disks that are kept for later, and says where it is.
@@ -54,12 +89,17 @@ pub(crate) fn pack(
     source: &ImageSource,
     reference: Option<&str>,
     to: Option<&Path>,
+    stop: &Stop,
 ) -> Result<(PackedDisk, PathBuf), Failure> {
     source.check().or_fail(|| format!("cannot read image {source}"))?;
+    if let Some(to) = to.filter(|to| to.exists() && !to.is_file()) {
+        // It would be replaced, not written to.
+        return Err(Failure::usage(format!("{} is there and no regular file", to.display())));
+    }
     let kept = home.disks();
     home::make_private_dir(&kept)?;
     let what = || format!("cannot pack image {source}");
-    let opened = Opened::open(source, &kept).or_fail(what)?;
+    let opened = Opened::open(source, &kept, stop).or_fail(what)?;
     let directory = match to {
         Some(to) => to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
         None => &kept,
@@ -68,8 +108,10 @@ pub(crate) fn pack(
     let mut unfinished = tempfile::Builder::new()
         .prefix(".packing-")
         .tempfile_in(directory)
+        // The library names its own file, which nobody knows.
+        .map_err(|error| io::Error::from(error.kind()))
         .or_fail(|| format!("cannot write in {}", directory.display()))?;
-    let packed = opened.pack(reference, &kept, unfinished.as_file_mut()).or_fail(what)?;
+    let packed = opened.pack(reference, &kept, unfinished.as_file_mut(), stop).or_fail(what)?;
     let path = to.map_or_else(|| kept.join(packed.disk.root_hash().to_hex()), Path::to_owned);
     let cannot = || format!("cannot write {}", path.display());
     // The host reads it, and nothing of it is secret to whoever has the image.
@@ -113,14 +155,14 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(source: &ImageSource, scratch: &Path) -> Result<Self, OpenError> {
+    fn open(source: &ImageSource, scratch: &Path, stop: &Stop) -> Result<Self, OpenError> {
         match source {
             ImageSource::OciDirectory { path, tag } => Self::layout(path, tag.as_deref()),
             ImageSource::Archive { path } => {
                 let read = |source| OpenError::Read { path: path.clone(), source };
-                Self::archive(local::open(path).map_err(read)?, scratch)
+                Self::archive(stop.over(local::open(path).map_err(read)?), scratch)
             }
-            ImageSource::Stdin => Self::archive(Box::new(io::stdin().lock()), scratch),
+            ImageSource::Stdin => Self::archive(stop.over(io::stdin().lock()), scratch),
             ImageSource::Disk { .. } => Err(OpenError::Disk),
         }
     }
@@ -131,9 +173,9 @@ impl Opened {
         Self::new(layout.name.clone(), layout.manifest_digest, layout.config()?, layers)
     }
 
-    fn archive(archive: Box<dyn Read + '_>, scratch: &Path) -> Result<Self, OpenError> {
+    fn archive(archive: impl Read, scratch: &Path) -> Result<Self, OpenError> {
         let unpacked = tempfile::tempdir_in(scratch).map_err(OpenError::Archive)?;
-        unpack(archive, unpacked.path()).map_err(OpenError::Archive)?;
+        unpack(archive, unpacked.path())?;
         let opened = match unpacked.path().join("index.json").is_file() {
             true => {
                 let opened = Self::layout(unpacked.path(), None)?;
@@ -192,7 +234,13 @@ impl Opened {
         Ok(Self { reference, manifest_digest, config, diff_ids, layers, _unpacked: None })
     }
 
-    fn pack(self, reference: Option<&str>, scratch: &Path, out: &mut File) -> Result<PackedDisk, PackError> {
+    fn pack(
+        self,
+        reference: Option<&str>,
+        scratch: &Path,
+        out: &mut File,
+        stop: &Stop,
+    ) -> Result<PackedDisk, PackError> {
         let manifest = DiskManifest {
             reference: reference.map(str::to_owned).or(self.reference),
             image: self.manifest_digest,
@@ -200,7 +248,7 @@ impl Opened {
         };
         let layers = self.layers.iter().zip(self.diff_ids).map(|((path, digest), diff_id)| {
             let file = File::open(path).map_err(PackError::Write)?;
-            Ok(LayerBlob { content: Box::new(BufReader::new(file)), digest: *digest, diff_id })
+            Ok(LayerBlob { content: Box::new(stop.over(BufReader::new(file))), digest: *digest, diff_id })
         });
         let layers = layers.collect::<Result<_, PackError>>()?;
         postern_disk::pack(Source { manifest, layers }, scratch, out)
@@ -208,27 +256,73 @@ impl Opened {
 }
 
 /// Writes the regular files of an image's archive below `directory`.
-fn unpack(archive: impl Read, directory: &Path) -> io::Result<()> {
+fn unpack(archive: impl Read, directory: &Path) -> Result<(), OpenError> {
     let mut archive = tar::Archive::new(archive);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let name = entry.path()?.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
-        let plain = name.components().all(|part| matches!(part, Component::Normal(_)));
-        if !plain || name.as_os_str().is_empty() || !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let path = directory.join(name);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        io::copy(&mut entry, &mut File::create(path)?)?;
+    for (number, entry) in archive.entries().map_err(OpenError::Archive)?.enumerate() {
+        let entry = entry.map_err(|error| match number {
+            // The library repeats what it took for a header.
+            0 if error.get_ref().is_some() && error.kind() == io::ErrorKind::Other => OpenError::NotAnArchive,
+            _ => OpenError::Archive(error),
+        })?;
+        keep(entry, directory).map_err(OpenError::Archive)?;
     }
     Ok(())
+}
+
+/// Writes an entry below `directory`, if it is a regular file.
+fn keep(mut entry: tar::Entry<'_, impl Read>, directory: &Path) -> io::Result<()> {
+    let name = entry.path()?.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
+    let plain = name.components().all(|part| matches!(part, Component::Normal(_)));
+    if !plain || name.as_os_str().is_empty() || !entry.header().entry_type().is_file() {
+        return Ok(());
+    }
+    let path = directory.join(name);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    io::copy(&mut entry, &mut File::create(path)?).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_packing_that_is_stopped_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::below(dir.path());
+        let archive = dir.path().join("image.tar");
+        let mut tar = tar::Builder::new(File::create(&archive).unwrap());
+        tar.append_data(&mut header(), "oci-layout", io::empty()).unwrap();
+        tar.into_inner().unwrap();
+        let source = ImageSource::Archive { path: archive };
+        let to = dir.path().join("web.disk");
+        let stop = Stop::default();
+        stop.now();
+        let failure = pack(&home, &source, None, Some(&to), &stop).unwrap_err().to_string();
+        assert!(!to.exists() && failure.starts_with("cannot pack image"), "{failure}");
+        assert_eq!(fs::read_dir(home.disks()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the archive and the cache");
+    }
+
+    #[test]
+    fn what_is_no_archive_and_what_is_no_place_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::below(dir.path());
+        let text = dir.path().join("notes");
+        fs::write(&text, "a text that is no archive ".repeat(100)).unwrap();
+        let source = ImageSource::Archive { path: text };
+        let pack = |to: &str| pack(&home, &source, None, Some(Path::new(to)), &Stop::default()).unwrap_err();
+        let failure = pack(&dir.path().join("x").display().to_string()).to_string();
+        assert!(failure.ends_with("it is no tar archive"), "{failure}");
+        assert!(pack("/dev/null").to_string().contains("no regular file"));
+    }
+
+    fn header() -> tar::Header {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(0);
+        header
+    }
 
     #[test]
     fn a_kept_disk_has_the_root_hash_it_was_named_by() {

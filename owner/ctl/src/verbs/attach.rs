@@ -65,7 +65,7 @@ pub(super) async fn attach(
     moments: Option<&Moments>,
 ) -> Result<Exit, Failure> {
     let doing = match how.start {
-        true => format!("start container {container}"),
+        true => format!("run container {container}"),
         false => format!("attach to container {container}"),
     };
     let subject = Subject { pod: session.name(), doing: &doing };

@@ -10,7 +10,7 @@ pub(super) use options::variables;
 use super::{
     attach::{How, attach},
     exec::terminal_fits,
-    image::pull::pull,
+    image::pull::{Credentials, pull},
 };
 use crate::{
     door::{Intent, Owner, Session},
@@ -33,7 +33,8 @@ Examples:
   postern run demo busybox -- echo hello
   postern run -it --rm demo busybox -- sh
   postern run -d --name web -e PORT=80 --memory 64M --read-only --tmpfs /tmp demo oci:./web-image
-  postern run demo 10.0.2.2:5000/job:1 --plain-http --rm";
+  postern run demo 10.0.2.2:5000/job:1 --plain-http --rm
+  postern run -d --username me --password-stdin demo registry.example/web < token";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -56,6 +57,8 @@ pub(crate) struct Args {
     /// Pull over HTTP without TLS; the content is checked against its digests all the same
     #[arg(long)]
     plain_http: bool,
+    #[command(flatten)]
+    credentials: Credentials,
     /// Say at the end how long each stage took, on standard error
     #[arg(long)]
     timeline: bool,
@@ -79,7 +82,18 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
         return Err(Failure::usage("standard input cannot be both the image and the container's input")
             .hint("add -d, or push first with `postern image push`"));
     }
+    if args.credentials.password_stdin && options.interactive {
+        return Err(Failure::usage("standard input cannot be both a password and the container's input")
+            .hint("pull first with `postern image pull --password-stdin`"));
+    }
     let mut spec = options.spec(&args.image, args.command.clone())?;
+    let mut request = match &args.image {
+        // A digest of the store names nothing in a registry.
+        ImageArgument::Reference(reference) if reference.parse::<postern_model::ImageReference>().is_ok() => {
+            Some(args.credentials.request(reference.clone(), args.plain_http)?)
+        }
+        ImageArgument::Reference(_) | ImageArgument::Local(_) => None,
+    };
     let mut clock = Clock::new();
     let session = Session::open(owner, &args.pod, Intent::Change).await?;
     clock.lap("tunnel");
@@ -88,15 +102,18 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
             let image = push(&session, source, None).await?;
             spec.image = if image.reference.is_empty() { image.digest } else { image.reference };
         }
-        ImageArgument::Reference(reference) if args.pull == PullPolicy::Always => {
-            pull(&session, request(reference, args.plain_http)).await?;
+        ImageArgument::Reference(_) if args.pull == PullPolicy::Always => {
+            if let Some(request) = request.take() {
+                pull(&session, request).await?;
+            }
         }
         ImageArgument::Reference(_) => {}
     }
+    let may_pull = request.filter(|_| args.pull == PullPolicy::Missing);
     // Sent or pulled, checked and unpacked: the pod answers when it has the layers' files.
     clock.lap("image");
     let name = spec.name.clone();
-    create(&session, &args, spec.into()).await?;
+    create(&session, spec.into(), may_pull).await?;
     clock.lap("create");
     let moments = Moments::default();
     let ended = match args.detach {
@@ -121,33 +138,22 @@ fn timeline(mut clock: Clock, moments: &Moments) -> String {
     timeline::lines(&clock.stages())
 }
 
-fn request(reference: &str, plain_http: bool) -> PullRequest {
-    PullRequest { reference: reference.to_owned(), plain_http, ..Default::default() }
-}
-
 /// Creates the container; when the pod lacks the image and may pull it, pulls and tries once more.
 async fn create(
     session: &Session,
-    args: &Args,
     spec: postern_api::owner::ContainerSpec,
+    may_pull: Option<PullRequest>,
 ) -> Result<(), Failure> {
     let doing = format!("create container {}", spec.name);
     let request = CreateRequest { spec: Some(spec) };
     let created = session.call(&doing, session.containers().create(request.clone())).await;
-    let may_pull = match &args.image {
-        ImageArgument::Reference(reference) if args.pull == PullPolicy::Missing => {
-            // A digest of the store names nothing in a registry.
-            reference.parse::<postern_model::ImageReference>().ok().map(|_| reference)
-        }
-        ImageArgument::Reference(_) | ImageArgument::Local(_) => None,
-    };
     match (created, may_pull) {
-        (Err(failure), Some(reference)) if failure.exit() == Exit::NotFound => {
-            pull(session, self::request(reference, args.plain_http)).await?;
+        (Err(failure), Some(pulled)) if failure.exit() == Exit::NotFound => {
+            pull(session, pulled).await?;
             session.call(&doing, session.containers().create(request)).await.map(drop)
         }
         (Err(failure), None) if failure.exit() == Exit::NotFound => {
-            Err(failure.hint(format!("`postern image ls {}` shows what the pod has", args.pod)))
+            Err(failure.hint(format!("`postern image ls {}` shows what the pod has", session.name())))
         }
         (created, _) => created.map(drop),
     }

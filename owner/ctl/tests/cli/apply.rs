@@ -41,6 +41,6 @@ fn containers_run_and_share_a_volume() -> anyhow::Result<()> {
     fs::write(pod.path("pod.yaml"), MANIFEST.replace("volumes:", "hostNetwork: true\n  volumes:"))?;
     let refused = pod.fails_with(1, &["apply", "demo", "pod.yaml"]);
     assert!(refused.stderr.contains("hostNetwork"), "{}", refused.stderr);
-    pod.fails_with(1, &["apply", "demo", "no-such-file.yaml"]);
+    pod.fails_with(6, &["apply", "demo", "no-such-file.yaml"]);
     Ok(())
 }

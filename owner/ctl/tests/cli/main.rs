@@ -8,6 +8,7 @@ mod copy;
 mod endpoints;
 mod exec;
 mod failures;
+mod host_program;
 mod lifecycle;
 mod logs;
 mod rig;

@@ -1,6 +1,6 @@
 //! `postern image pack`: a disk of an image, which a host lends to pods and every pod checks for itself.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use postern_model::ImageReference;
 use serde_json::json;
@@ -13,8 +13,12 @@ use crate::{
     image::{self, ImageSource},
     launch::parse,
     output::{self, Format, FormatArg},
+    process::signals,
     text,
 };
+
+/// How long a packing that was interrupted may take to notice.
+const CLEANUP: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -42,9 +46,21 @@ fn reference(text: &str) -> Result<String, String> {
 pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     let Args { source, reference, to, output } = args;
     let home = owner.home.clone();
-    let packing =
-        tokio::task::spawn_blocking(move || image::pack(&home, &source, reference.as_deref(), to.as_deref()));
-    let (packed, path) = packing.await.or_fail(|| "packing the image ended early".into())??;
+    let stop = image::Stop::default();
+    let told = stop.clone();
+    let mut packing = tokio::task::spawn_blocking(move || {
+        image::pack(&home, &source, reference.as_deref(), to.as_deref(), &told)
+    });
+    let packed = tokio::select! {
+        packed = &mut packing => packed,
+        signal = signals::asked_to_end() => {
+            stop.now();
+            // A read of standard input may never end.
+            let _ = tokio::time::timeout(CLEANUP, packing).await;
+            return Err(Failure::interrupted(signal, "interrupted; nothing was packed"));
+        }
+    };
+    let (packed, path) = packed.or_fail(|| "packing the image ended early".into())??;
     let root_hash = packed.disk.root_hash().to_hex();
     match output.format {
         Format::Json => output::json(&json!({

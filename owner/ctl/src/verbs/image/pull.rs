@@ -32,25 +32,43 @@ pub(crate) struct Args {
     /// Speak HTTP without TLS to the registry
     #[arg(long)]
     plain_http: bool,
+    #[command(flatten)]
+    credentials: Credentials,
+    #[command(flatten)]
+    output: FormatArg,
+}
+
+/// Who the pod is at a registry.
+#[derive(Debug, clap::Args)]
+pub(in crate::verbs) struct Credentials {
     /// User name at the registry
     #[arg(long, value_name = "NAME", requires = "password_stdin")]
     username: Option<String>,
     /// Read the password from standard input
     #[arg(long, requires = "username")]
-    password_stdin: bool,
-    #[command(flatten)]
-    output: FormatArg,
+    pub(in crate::verbs) password_stdin: bool,
+}
+
+impl Credentials {
+    /// A pull of `reference`. Reads standard input, where the password is to come from there.
+    pub(in crate::verbs) fn request(
+        &self,
+        reference: String,
+        plain_http: bool,
+    ) -> Result<PullRequest, Failure> {
+        let password = if self.password_stdin { password()? } else { String::new() };
+        Ok(PullRequest {
+            reference,
+            username: self.username.clone().unwrap_or_default(),
+            password,
+            plain_http,
+        })
+    }
 }
 
 pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
-    let password = if args.password_stdin { password()? } else { String::new() };
+    let request = args.credentials.request(args.reference.to_string(), args.plain_http)?;
     let session = Session::open(owner, &args.pod, Intent::Change).await?;
-    let request = PullRequest {
-        reference: args.reference.to_string(),
-        username: args.username.unwrap_or_default(),
-        password,
-        plain_http: args.plain_http,
-    };
     let image = pull(&session, request).await?;
     print(&image, args.output.format)?;
     Ok(Exit::Done)
@@ -59,7 +77,7 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
 fn password() -> Result<String, Failure> {
     if std::io::stdin().is_terminal() {
         return Err(Failure::usage("standard input is a terminal, which would show the password")
-            .hint("pipe it in: `postern image pull --password-stdin … < file`"));
+            .hint("pipe it in: `… --username NAME --password-stdin < file`"));
     }
     let mut text = String::new();
     std::io::stdin().read_line(&mut text).or_fail(|| "cannot read the password".into())?;

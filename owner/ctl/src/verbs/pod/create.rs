@@ -11,7 +11,7 @@ use postern_disk::PackedDisk;
 use postern_launch::{
     Accelerator, Cpus, EncodedInitData, Machine, Mitigations, PodShape, TeePlatform, expected_measurement,
 };
-use postern_model::{Measurement, PodName};
+use postern_model::{HostData, Measurement, PodName};
 use serde_json::json;
 
 use super::{super::trust::simulated_risk, init_data, verify};
@@ -43,10 +43,10 @@ pub(crate) struct Args {
     /// Accept a risk by name; pods on this machine are simulated-tee
     #[arg(long, value_name = "RISK", value_parser = only([Risk::SimulatedTee, Risk::MitigationsOff]))]
     accept_risk: Vec<Risk>,
-    /// Memory of the VM
+    /// Memory of the VM; 256M when left out
     #[arg(long, short, value_name = "SIZE", value_parser = human::parse_memory)]
     memory: Option<u64>,
-    /// Virtual CPUs
+    /// Virtual CPUs; 1 when left out
     #[arg(long, value_name = "N", value_parser = parse::<Cpus>)]
     cpus: Option<Cpus>,
     /// Machine type: microvm or q35; chosen by probing when left out
@@ -92,7 +92,7 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
     let ca = identity::load_ca(&owner.home)?;
     let host = HostProgram::find(&owner.config)?;
     let dir = PodRecord::reserve(&owner.home, &args.name)?;
-    let mut created = Created { owner, host: &host, name: &args.name, on_host: false };
+    let mut created = Created { owner, host: &host, name: &args.name, on_host: None };
     let outcome = tokio::select! {
         outcome = create(&args, owner, ca.certificate_der(), dir, &mut created) => outcome,
         signal = signals::asked_to_end() => {
@@ -113,13 +113,14 @@ struct Created<'a> {
     owner: &'a Owner,
     host: &'a HostProgram,
     name: &'a PodName,
-    on_host: bool,
+    /// With what the host was asked to start it, once it was: it may have a pod of this name that is another's.
+    on_host: Option<HostData>,
 }
 
 impl Created<'_> {
     async fn undo(self, failure: Failure) -> Failure {
-        if self.on_host
-            && let Err(left) = self.host.remove(self.name).await
+        if let Some(host_data) = self.on_host
+            && let Err(left) = self.host.remove(self.name, Some(host_data)).await
         {
             left.print();
             output::notice(&format!("hint: `postern-host rm {}` removes what is left of the VM", self.name));
@@ -158,7 +159,7 @@ async fn create(
     let shape = serde_json::to_vec(&prepared.shape).or_fail(|| "cannot write JSON".into())?;
     home::write_private(&dir.join("shape.json"), &shape, Existing::Refuse)?;
     clock.lap("prepare");
-    created.on_host = true;
+    created.on_host = Some(prepared.init_data.digest());
     let listen = args.listen.map(|address| address.to_string());
     let request = StartRequest {
         name: &args.name,
@@ -170,11 +171,15 @@ async fn create(
     };
     bar.set_message(format!("pod {}: starting the VM", args.name));
     let report = |stage: &Stage| bar.set_message(format!("pod {}: {} done", args.name, stage.stage));
-    let (endpoint, stages) = created.host.start(&request, report).await?;
+    let (address, stages) = created.host.start(&request, report).await?;
     clock.lap_with("host", stages);
     trust_simulated(owner, prepared.simulated_root)?;
-    let mut record =
-        PodRecord::new(args.name.clone(), endpoint, Origin::Created, prepared.init_data.digest());
+    let mut record = PodRecord::new(
+        args.name.clone(),
+        format!("tcp://{address}"),
+        Origin::Created,
+        prepared.init_data.digest(),
+    );
     record.accepts_simulated = true;
     record.measurements = vec![prepared.measurement];
     record.shape = Some(prepared.shape);

@@ -46,14 +46,15 @@ pub(crate) async fn run(args: Args, owner: &Owner) -> Result<Exit, Failure> {
 }
 
 async fn remove(owner: &Owner, pod: &PodName, keep_running: bool) -> Result<(), Failure> {
-    let origin = match PodRecord::load(&owner.home, pod) {
-        Ok(record) => Some(record.origin),
+    let record = match PodRecord::load(&owner.home, pod) {
+        Ok(record) => Some(record),
         Err(failure) if failure.exit() == Exit::NotFound && !PodRecord::dir(&owner.home, pod).exists() => {
             return Err(failure);
         }
         // A broken record, or one of a creation that never ended: there may be a VM all the same.
         Err(_) => None,
     };
+    let origin = record.as_ref().map(|record| record.origin);
     if keep_running && origin == Some(Origin::Created) {
         return Err(Failure::usage(format!(
             "pod {pod} was created on this machine; nobody else could end it"
@@ -69,7 +70,7 @@ async fn remove(owner: &Owner, pod: &PodName, keep_running: bool) -> Result<(), 
     }
     if origin != Some(Origin::Added) {
         match HostProgram::find(&owner.config) {
-            Ok(host) => host.remove(pod).await?,
+            Ok(host) => host.remove(pod, record.map(|record| record.host_data)).await?,
             Err(failure) if origin == Some(Origin::Created) => return Err(failure),
             Err(_) => {}
         }
