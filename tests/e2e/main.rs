@@ -4,6 +4,7 @@
 
 mod image_disk;
 mod init_data;
+mod kernel_options;
 mod limits;
 mod lying_host;
 mod main_story;

@@ -66,6 +66,7 @@ pub struct ImageRecipe {
     pub env: Vec<String>,
     pub user: String,
     pub working_dir: String,
+    pub labels: Vec<(String, String)>,
     /// Extra files: path in the image, content, mode.
     pub files: Vec<(String, Vec<u8>, u32)>,
 }
@@ -79,6 +80,7 @@ impl ImageRecipe {
             env: vec!["PATH=/bin:/usr/bin".into()],
             user: String::new(),
             working_dir: String::new(),
+            labels: Vec::new(),
             files: vec![
                 (
                     "etc/passwd".into(),
@@ -113,6 +115,8 @@ impl ImageRecipe {
     }
 
     fn config(&self, diff_id: &str) -> Value {
+        let labels: serde_json::Map<String, Value> =
+            self.labels.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         json!({
             "architecture": "amd64",
             "os": "linux",
@@ -122,6 +126,7 @@ impl ImageRecipe {
                 "Entrypoint": if self.entrypoint.is_empty() { Value::Null } else { json!(self.entrypoint) },
                 "User": self.user,
                 "WorkingDir": self.working_dir,
+                "Labels": labels,
             },
             "rootfs": { "type": "layers", "diff_ids": [diff_id] },
         })

@@ -1,8 +1,8 @@
 //! `postern-image`: builds, checks and shows the image a pod boots from.
 //!
-//! Exit codes: 0 done; 1 failed; 2 wrong use; 3 `verify` found that the image is not what its manifest says.
+//! Exit codes: 0 done; 1 failed; 2 wrong use; 3 to 6 as the help says, each one finding of one command.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser;
 
@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     match arguments.run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("postern-image: {error:#}");
+            // Nobody may be reading any more, which is no reason to abort.
+            let _ = writeln!(std::io::stderr(), "postern-image: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,13 +1,18 @@
 //! The list of applications, and an OCI image of each from Debian's packages.
 
-use std::{collections::BTreeSet, fs::File, io::Read, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, bail, ensure};
+use postern_tests::programs;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::json;
-
-use crate::programs;
 
 const LIST: &str = include_str!("../applications.toml");
 /// Documentation, translations, the package manager's own and the Perl of its scripts: nothing that runs.
@@ -28,6 +33,10 @@ const LEFT_OUT: &[&str] = &[
     "etc/systemd/",
     "usr/lib/systemd/",
     "etc/init.d/",
+    "usr/bin/perl",
+    "usr/share/perl",
+    "usr/lib/x86_64-linux-gnu/perl",
+    "usr/lib/x86_64-linux-gnu/libperl",
 ];
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/false\n\
                       nobody:x:65534:65534:nobody:/nonexistent:/bin/false\napp:x:999:999:app:/data:/bin/sh\n";
@@ -86,14 +95,19 @@ impl Application {
         format!("applications.example/{}:latest", self.name)
     }
 
-    /// Writes the image as an OCI archive. `label` names the kernel options that it needs.
-    pub(crate) fn write(&self, suite: &str, label: Option<&str>, to: &Path) -> anyhow::Result<()> {
-        let packages = tempfile::tempdir()?;
-        let unpacked = packages.path().join("packages.tar");
-        self.unpack_packages(suite, &unpacked)?;
-        let layer = packages.path().join("layer.tar");
-        self.layer(&unpacked, &layer)?;
-        self.archive(&layer, label, to)
+    /// The image's one layer, in `folder`: made when it is not there, its recipe is another, or `anew`.
+    pub(crate) fn layer(&self, suite: &str, folder: &Path, anew: bool) -> anyhow::Result<PathBuf> {
+        let recipe = format!("{suite} {self:?} {LEFT_OUT:?} {PASSWD} {GROUP}");
+        let digest = hex::encode(&digest(&SHA256, recipe.as_bytes()).as_ref()[..8]);
+        let path = folder.join(format!("{}-{digest}.layer", self.name));
+        if anew || !path.is_file() {
+            let work = tempfile::tempdir_in(folder)?;
+            let (unpacked, layer) = (work.path().join("packages.tar"), work.path().join("layer.tar"));
+            self.unpack_packages(suite, &unpacked)?;
+            self.write_layer(&unpacked, &layer)?;
+            std::fs::rename(&layer, &path)?;
+        }
+        Ok(path)
     }
 
     fn unpack_packages(&self, suite: &str, to: &Path) -> anyhow::Result<()> {
@@ -112,7 +126,7 @@ impl Application {
         Ok(())
     }
 
-    fn layer(&self, packages: &Path, to: &Path) -> anyhow::Result<()> {
+    fn write_layer(&self, packages: &Path, to: &Path) -> anyhow::Result<()> {
         let mut tar = tar::Builder::new(File::create(to)?);
         let mut archive = tar::Archive::new(File::open(packages)?);
         let mut there = BTreeSet::new();
@@ -189,7 +203,14 @@ impl Application {
         Ok(())
     }
 
-    fn archive(&self, layer: &Path, label: Option<&str>, to: &Path) -> anyhow::Result<()> {
+    /// Writes the image as an OCI archive. `label` names the kernel options that it needs.
+    pub(crate) fn archive(
+        &self,
+        layer: &Path,
+        reference: &str,
+        label: Option<&str>,
+        to: &Path,
+    ) -> anyhow::Result<()> {
         let layer = std::fs::read(layer)?;
         let path = self.path.iter().map(|path| format!("{path}:")).collect::<String>();
         let path = format!("PATH={path}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
@@ -213,7 +234,7 @@ impl Application {
             "layers": [describe("layer.v1.tar", &layer)],
         }))?;
         let mut entry = describe("manifest.v1+json", &manifest);
-        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": self.reference() });
+        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": reference });
         let index = serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [entry] }))?;
         let mut tar = tar::Builder::new(File::create(to)?);
         let mut put = |name: &str, content: &[u8]| -> anyhow::Result<()> {

@@ -29,10 +29,13 @@ pub(crate) enum KernelCommand {
         #[arg(long, value_name = "NAME")]
         package: Option<String>,
     },
-    /// Build the kernel of a profile, unless it is in the cache, and print where it is
+    /// Build the kernels of profiles, unless they are in the cache, and print where they are
     Build {
+        /// Which profile; several are built in one tree, which is much faster than one after another
+        #[arg(long, value_name = "NAME", default_value = "general")]
+        profile: Vec<String>,
         #[command(flatten)]
-        chosen: Chosen,
+        directory: ProfilesDirectory,
         /// How many compilers run at once [default: as many as there are processors]
         #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
         jobs: Option<u16>,
@@ -93,11 +96,9 @@ impl KernelCommand {
     pub(crate) fn run(&self) -> anyhow::Result<Report> {
         match self {
             Self::Fetch { out, package } => fetch(out, package.as_deref()),
-            Self::Build { chosen, jobs } => {
+            Self::Build { profile, directory, jobs } => {
                 let processors = || available_parallelism().map_or(1, usize::from);
-                let jobs = jobs.map_or_else(processors, usize::from);
-                let mut say = |text: &str| eprintln!("kernel {}: {text}", chosen.profile);
-                found(&chosen.profile, &chosen.plan()?.build(jobs, &mut say)?)
+                build(&directory.profiles, profile, jobs.map_or_else(processors, usize::from))
             }
             Self::Path { chosen } => found(&chosen.profile, &chosen.plan()?.path()?),
             Self::Show { chosen } => show(chosen),
@@ -115,6 +116,21 @@ impl KernelCommand {
             }
         }
     }
+}
+
+fn build(directory: &Path, profiles: &[String], jobs: usize) -> anyhow::Result<Report> {
+    let mut say = |profile: &str, text: &str| eprintln!("kernel {profile}: {text}");
+    if let [profile] = profiles {
+        let path = plan(directory, profile)?.build(jobs, &mut |text| say(profile, text))?;
+        return found(profile, &path);
+    }
+    let plans = profiles.iter().map(|profile| plan(directory, profile));
+    let plans = plans.collect::<anyhow::Result<Vec<_>>>()?;
+    let paths = Plan::build_all(&plans, jobs, &mut say)?;
+    let reports = profiles.iter().zip(&paths).map(|(profile, path)| found(profile, path));
+    let reports = reports.collect::<anyhow::Result<Vec<_>>>()?;
+    let text = reports.iter().map(|report| report.text.as_str()).collect();
+    Ok(Report { text, json: reports.into_iter().map(|report| report.json).collect() })
 }
 
 fn found(profile: &str, path: &Path) -> anyhow::Result<Report> {

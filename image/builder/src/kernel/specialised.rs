@@ -199,13 +199,57 @@ impl Plan {
         }
         let mut runner = Runner::new().map_err(TreeError::Signals)?;
         let tree = self.unpack(&entry, &mut runner, say)?;
+        self.build_in(&tree, jobs, &mut runner, say)
+    }
+
+    /// The kernels of several plans of one directory, one after another in one tree: what two of them have in common is
+    /// compiled once. Each is the same as one that was built alone. Says of whom it speaks.
+    pub fn build_all(
+        plans: &[Self],
+        jobs: usize,
+        say: &mut dyn FnMut(&str, &str),
+    ) -> Result<Vec<PathBuf>, SpecialiseError> {
+        let (mut shared, mut paths) = (None, Vec::new());
+        let mut runner = Runner::new().map_err(TreeError::Signals)?;
+        for plan in plans {
+            let mut say = |text: &str| say(&plan.composition.profile, text);
+            if plan.load().is_err() {
+                let (_turn, tree) = match &shared {
+                    Some(there) => there,
+                    // A place of this set's own: whoever builds another set holds another, and nobody holds two kernels.
+                    None => {
+                        let names: String = plans.iter().map(|plan| plan.inputs().to_hex()).collect();
+                        let place = Entry::new(&plan.cache, sha256(names.as_bytes()));
+                        let turn = place.lock(&mut say)?;
+                        let tree = plan.unpack(&place, &mut runner, &mut say)?;
+                        &*shared.insert((turn, tree))
+                    }
+                };
+                let _own_turn = plan.entry().lock(&mut say)?;
+                if plan.load().is_err() {
+                    plan.build_in(tree, jobs, &mut runner, &mut say)?;
+                }
+            }
+            paths.push(plan.path()?);
+        }
+        Ok(paths)
+    }
+
+    /// Builds in a tree of the source, which may have been built in before. The caller has the turn.
+    fn build_in(
+        &self,
+        tree: &Tree,
+        jobs: usize,
+        runner: &mut Runner,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<PathBuf, SpecialiseError> {
         say("configuring");
-        let config = tree.configure(&self.composition.fragment(), &mut runner)?;
-        self.check(&tree, &config)?;
+        let config = tree.configure(&self.composition.fragment(), runner)?;
+        self.check(tree, &config)?;
         self.compare(&config)?;
         say(&format!("compiling {} options with {jobs} jobs", config.count()));
-        tree.compile(jobs, &mut runner, say)?;
-        self.keep(&entry, &tree, &config, &mut runner)?;
+        tree.compile(jobs, runner, say)?;
+        self.keep(&self.entry(), tree, &config, runner)?;
         self.path()
     }
 

@@ -14,6 +14,7 @@ use super::{
     kernel_config::KernelOptions,
     rules::{Need, Rules},
 };
+use crate::kernel::specialised::RESOLVED;
 
 /// The label by which an image names the options that it needs: a list with blanks, without `CONFIG_`.
 pub const LABEL: &str = "org.postern.kernel-options";
@@ -28,6 +29,22 @@ pub enum RequirementsError {
     Format(PathBuf),
     #[error("the image's label {LABEL} names {0:?}, which is no option")]
     Label(String),
+}
+
+/// The profiles in `directory` whose resolved kernels have everything that is required, the narrowest first; none
+/// where there is no checkout.
+pub fn suited(directory: &Path, requirements: &Requirements) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory.join(RESOLVED)).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let (Some(name), Ok(kernel)) = (path.file_stem(), KernelOptions::read(&path)) else { continue };
+        let mut required = requirements.options.iter().filter(|(_, one)| one.need == Need::Required);
+        if required.all(|(option, _)| kernel.has(option)) {
+            found.push((kernel.len(), name.to_string_lossy().into_owned()));
+        }
+    }
+    found.sort();
+    found.into_iter().map(|(_, name)| name).collect()
 }
 
 /// One option that an image needs.
@@ -148,6 +165,23 @@ mod tests {
         assert!(lacks[0].without.contains("ENOSYS"));
         let all = KernelOptions::parse("CONFIG_EPOLL=y\nCONFIG_AIO=y\nCONFIG_RSEQ=y\n");
         assert_eq!(requirements.missing(&rules, &all), []);
+    }
+
+    #[test]
+    fn the_narrowest_suited_kernel_is_first() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(RESOLVED)).unwrap();
+        for (name, config) in [
+            ("general", "CONFIG_AIO=y\nCONFIG_SYSVIPC=y\nCONFIG_EPOLL=y\n"),
+            ("app", "CONFIG_AIO=y\nCONFIG_EPOLL=y\n"),
+            ("base", "CONFIG_EPOLL=y\n"),
+        ] {
+            fs::write(directory.path().join(RESOLVED).join(format!("{name}.config")), config).unwrap();
+        }
+        let needed = Requirements::of_label("AIO").unwrap();
+        assert_eq!(suited(directory.path(), &needed), ["app", "general"]);
+        assert!(suited(directory.path(), &Requirements::of_label("AIO FUSE_FS").unwrap()).is_empty());
+        assert!(suited(Path::new("/nonexistent"), &needed).is_empty());
     }
 
     #[test]

@@ -16,6 +16,8 @@ use postern_model::Sha256;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, de::DeserializeOwned};
 
+use super::findings::printable;
+
 /// Largest index, manifest or configuration that is read.
 const MAX_DOCUMENT: u64 = 4 << 20;
 /// Most files that an archive may hold.
@@ -28,6 +30,8 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub enum ImageReadError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    #[error("{} is no image: neither a directory nor a tar archive, plain or gzip", .0.display())]
+    NotAnArchive(PathBuf),
     #[error("{} holds neither index.json nor manifest.json: it is no OCI layout and no docker archive", .0.display())]
     NotAnImage(PathBuf),
     #[error("the image's {name} is not valid")]
@@ -245,7 +249,15 @@ impl Files {
         let mut entries = BTreeMap::new();
         let mut archive = tar::Archive::new(&*file);
         for entry in archive.entries_with_seek().map_err(failed)? {
-            let entry = entry.map_err(failed)?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                // The library repeats the bytes that it does not understand, and they are not for a terminal.
+                Err(_) if entries.is_empty() => return Err(ImageReadError::NotAnArchive(path.into())),
+                Err(error) => {
+                    let said = printable(&error.to_string());
+                    return Err(failed(io::Error::new(error.kind(), said)));
+                }
+            };
             if entry.header().entry_type().is_file() {
                 let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
                 let name = name.strip_prefix("./").unwrap_or(&name).to_owned();

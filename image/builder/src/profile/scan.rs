@@ -22,6 +22,8 @@ use super::{
 const MAX_PROGRAM: u64 = 512 << 20;
 /// Most files that an image may have.
 const MAX_FILES: usize = 1_000_000;
+/// Programs that start others by the text they are given.
+const SHELLS: &[&str] = &["sh", "ash", "bash", "dash"];
 /// How often links are followed.
 const MAX_LINKS: usize = 40;
 
@@ -43,8 +45,29 @@ pub struct Scanned {
     pub findings: Findings,
     /// Programs without a table of symbols: static and stripped.
     pub opaque: Vec<String>,
+    /// Scripts and shells: what they start is in their text, which is not understood.
+    pub starters: Vec<String>,
     /// Files that were read.
     pub programs: Vec<String>,
+}
+
+impl Scanned {
+    /// What was not looked into, a sentence each.
+    pub fn gaps(&self) -> Vec<String> {
+        let opaque = self
+            .opaque
+            .iter()
+            .map(|path| format!("{path} is static and without symbols: what it calls is not known"));
+        let starters = self.starters.iter().map(|path| {
+            format!("{path} starts other programs, which were not looked into; name one with --entrypoint")
+        });
+        opaque.chain(starters).collect()
+    }
+
+    /// Nothing could be looked into: to have found nothing then means nothing.
+    pub fn says_nothing(&self) -> bool {
+        self.opaque.len() == self.programs.len()
+    }
 }
 
 /// What a file is, as far as it matters here.
@@ -69,20 +92,29 @@ pub fn scan(rules: &Rules, image: &ContainerImage, command: Option<&[String]>) -
     let files = files(image)?;
     let own = image.config.command();
     let program = command.unwrap_or(&own).first().ok_or(ScanError::NoCommand)?;
+    // Known by the name that the image gives it: `redis-server` is a link to another of redis' programs.
+    let called = program.rsplit('/').next().unwrap_or(program).to_owned();
     let start = find_program(&files, image, program)
         .filter(|path| !matches!(files.get(path), None | Some(Node::Other)))
         .ok_or_else(|| ScanError::NoProgram(program.clone()))?;
     let mut scanned = Scanned::default();
-    let mut pending = vec![start];
+    if SHELLS.contains(&called.as_str()) {
+        scanned.starters.push(called.clone());
+    }
+    let mut pending = vec![start.clone()];
     let mut seen = BTreeSet::new();
     while let Some(path) = pending.pop() {
         if !seen.insert(path.clone()) {
             continue;
         }
-        let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+        let name = match path == start {
+            true => called.clone(),
+            false => path.rsplit('/').next().unwrap_or(&path).to_owned(),
+        };
         match files.get(&path) {
             Some(Node::Script { interpreter }) => {
                 scanned.findings.file(rules, FileKind::Script, &format!("/{path}"), &name);
+                scanned.starters.push(format!("/{path}"));
                 // `#!/usr/bin/env python3` starts the second word.
                 let mut words = interpreter.split_whitespace();
                 let first = words.next().unwrap_or_default();

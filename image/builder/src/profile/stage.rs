@@ -124,8 +124,8 @@ fn failed(action: &'static str) -> impl Fn(io::Error) -> StageError {
     move |source| StageError::System { action, source }
 }
 
-/// Runs the plan and says what was seen. Called by `derive`.
-pub fn run(plan: &Plan) -> Result<Report, StageError> {
+/// Whether an image can be run under trace here.
+pub fn ready() -> Result<(), StageError> {
     if !rustix::process::geteuid().is_root() {
         return Err(StageError::NotRoot);
     }
@@ -134,6 +134,12 @@ pub fn run(plan: &Plan) -> Result<Report, StageError> {
             return Err(StageError::NoProgram { program, package });
         }
     }
+    Ok(())
+}
+
+/// Runs the plan and says what was seen. Called by `derive`.
+pub fn run(plan: &Plan) -> Result<Report, StageError> {
+    ready()?;
     let this = std::env::current_exe().map_err(failed("find this program"))?;
     let mut child = Command::new("unshare")
         .args(["--fork", "--kill-child=KILL", "--pid", "--mount-proc", "--mount", "--propagation", "private"])

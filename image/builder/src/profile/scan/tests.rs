@@ -36,7 +36,8 @@ fn the_program_its_interpreter_and_its_imports_are_found() {
     assert!(scanned.programs.contains(&"/usr/bin/lock-1.0".to_owned()), "{:?}", scanned.programs);
     assert!(scanned.findings.options.contains_key("FILE_LOCKING"), "{:?}", scanned.findings);
     assert!(scanned.findings.options.contains_key("BINFMT_SCRIPT"));
-    assert!(scanned.opaque.is_empty());
+    assert!(scanned.opaque.is_empty() && !scanned.says_nothing());
+    assert_eq!(scanned.starters, ["/opt/start"], "what a script goes on to start is not known");
     let missing = scan(&rules, &image, Some(&["unused".to_owned()])).unwrap_err();
     assert!(matches!(missing, ScanError::NoProgram(_)), "a layer above deleted it");
 }
@@ -65,5 +66,21 @@ fn a_program_that_says_nothing_is_named() {
     let rules = Rules::built_in().unwrap();
     let program = crate::test_files::program();
     let (_directory, image) = image(json!({"Entrypoint": ["/p"]}), &[layer(&[Entry::File("p", &program)])]);
-    assert_eq!(scan(&rules, &image, None).unwrap().opaque, ["/p"]);
+    let scanned = scan(&rules, &image, None).unwrap();
+    assert_eq!(scanned.opaque, ["/p"]);
+    assert!(scanned.says_nothing() && scanned.gaps()[0].starts_with("/p is static"), "{:?}", scanned.gaps());
+}
+
+#[test]
+fn a_program_is_known_by_the_name_that_the_image_starts() {
+    let rules = Rules::built_in().unwrap();
+    let flock = std::fs::read("/usr/bin/flock").unwrap();
+    let (_directory, image) = image(
+        json!({"Cmd": ["/bin/bash", "-c", "flock x"]}),
+        &[layer(&[Entry::File("bin/lock-1.0", &flock), Entry::Link("bin/bash", "lock-1.0")])],
+    );
+    let scanned = scan(&rules, &image, None).unwrap();
+    let by = &scanned.findings.options["FILE_LOCKING"].by;
+    assert!(by.iter().all(|reason| reason.who == "bash"), "{by:?}");
+    assert_eq!(scanned.starters, ["bash"], "what a shell goes on to start is not known");
 }

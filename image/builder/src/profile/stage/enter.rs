@@ -207,6 +207,8 @@ impl Workload<'_> {
     }
 
     fn until_checked(&self, main: &mut Child, check: &str, end: Instant) -> Result<Outcome, EnterError> {
+        // A try that the time cuts short says less than one that ended.
+        let mut last = "it did not end".to_owned();
         loop {
             let mut command = self.command("/bin/sh", "")?;
             let mut child =
@@ -215,11 +217,11 @@ impl Workload<'_> {
                 .map_err(failed("wait for the check"))?;
             match status {
                 Some(status) if status.success() => return Ok(Outcome::Checked),
-                Some(status) if Instant::now() >= end => {
-                    return Ok(Outcome::CheckFailed { last: status.to_string() });
-                }
-                None => return Ok(Outcome::CheckFailed { last: "it did not end".into() }),
-                Some(_) => {}
+                Some(status) => last = status.to_string(),
+                None => return Ok(Outcome::CheckFailed { last }),
+            }
+            if Instant::now() >= end {
+                return Ok(Outcome::CheckFailed { last });
             }
             if let Some(status) = main.try_wait().map_err(failed("wait for the program"))? {
                 return Ok(Outcome::EndedEarly { status: status.to_string() });
