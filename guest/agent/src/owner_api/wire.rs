@@ -74,6 +74,7 @@ pub(super) fn image(image: &Image) -> wire::Image {
         created_unix_millis: image.created_unix_millis.unwrap_or_default(),
         layers: u32::try_from(image.layers.len()).unwrap_or(u32::MAX),
         platform: image.platform(),
+        diff_ids: image.layers.iter().map(ToString::to_string).collect(),
     }
 }
 

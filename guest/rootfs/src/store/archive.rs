@@ -30,6 +30,8 @@ pub enum ArchiveError {
     NoImage,
     #[error("it lacks the file {0:?}, which the image needs")]
     Missing(String),
+    #[error("it lacks layer {blob}, and this pod has no layer with the diff id {diff_id}")]
+    LeftOut { blob: Sha256, diff_id: Sha256 },
     #[error("its file {name:?} has {found} bytes; the manifest says {expected}")]
     Size { name: String, expected: u64, found: u64 },
     #[error("its file {name:?} has {size} bytes; at most {limit} are allowed for a document")]
@@ -46,11 +48,11 @@ pub enum ArchiveError {
     Manifest(#[from] ManifestError),
 }
 
-/// An image of an archive, with where each of its layers is.
+/// An image of an archive, with where each of its layers is. Blobs of layers that the store has may have been left out.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) plan: Plan,
-    pub(crate) sources: Vec<(SpooledFile, Expected)>,
+    pub(crate) sources: Vec<(Option<SpooledFile>, Expected)>,
     pub(crate) names: Vec<ImageReference>,
 }
 
@@ -105,10 +107,10 @@ impl Archive<'_> {
         let config = self.blob_document(&manifest.config)?;
         let plan = Plan::new(digest, manifest, &config, self.limits)?;
         let source = |layer: &PlannedLayer| {
-            let name = layer.blob.to_string();
-            let file = self.spool.blob(&layer.blob).ok_or(ArchiveError::Missing(name.clone()))?;
-            if file.size != layer.size {
-                return Err(ArchiveError::Size { name, expected: layer.size, found: file.size });
+            let file = self.spool.blob(&layer.blob);
+            if let Some(SpooledFile { size, .. }) = file.filter(|file| file.size != layer.size) {
+                let name = layer.blob.to_string();
+                return Err(ArchiveError::Size { name, expected: layer.size, found: size });
             }
             Ok((file, Expected { blob: Some((layer.blob, layer.size)), diff_id: layer.diff_id }))
         };
@@ -161,7 +163,7 @@ impl Archive<'_> {
         let plan = Plan::new(sha256(&manifest), &parsed, &config, self.limits)?;
         let expected = diff_ids.into_iter().map(|diff_id| Expected { blob: None, diff_id });
         let names = image.tags().filter_map(|tag| tag.parse().ok()).collect();
-        Ok(Found { plan, sources: files.into_iter().zip(expected).collect(), names })
+        Ok(Found { plan, sources: files.into_iter().map(Some).zip(expected).collect(), names })
     }
 
     fn docker_choice<'a>(&self, images: &'a [DockerImage]) -> Result<&'a DockerImage, ArchiveError> {

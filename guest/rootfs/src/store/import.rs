@@ -14,9 +14,13 @@ use super::{
     Inner, StoreError,
     archive::{self, ArchiveError, Found},
     operation::Operation,
-    spool::{Spool, SpoolError},
+    spool::{Spool, SpoolError, SpooledFile},
 };
-use crate::{Image, ProgressSender, layer::LayerError, stream::pipe};
+use crate::{
+    Image, ProgressSender,
+    layer::{Expected, LayerError},
+    stream::pipe,
+};
 
 /// How long an archive may send nothing.
 const IDLE: Duration = Duration::from_secs(120);
@@ -60,24 +64,19 @@ pub(super) async fn import<R: AsyncRead + Send + Unpin>(
     }
     let count = sources.len();
     progress.send_modify(|progress| progress.layers_total = count as u32);
-    let mut seen = BTreeSet::new();
-    let unpack = sources.into_iter().enumerate().filter(|(_, (_, expected))| seen.insert(expected.diff_id));
-    let unpack: Vec<_> = unpack.collect();
-    let repeated = count - unpack.len();
-    progress.send_modify(|progress| progress.layers_done = repeated as u32);
-    stream::iter(unpack)
-        .map(|(index, (file, expected))| {
+    let missing = missing(operation, sources)?;
+    progress.send_modify(|progress| progress.layers_done = (count - missing.len()) as u32);
+    stream::iter(missing)
+        .map(|(index, file, expected)| {
             let spool = Arc::clone(&spool);
             async move {
                 let failed = |source| ImportError::Layer { index: index + 1, count, source };
-                if !operation.pin(expected.diff_id) {
-                    let layer = spool.consume(file).map_err(|error| {
-                        failed(LayerError::Directory(
-                            rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
-                        ))
-                    })?;
-                    operation.unpack(layer, expected).await.map_err(failed)?;
-                }
+                let layer = spool.consume(file).map_err(|error| {
+                    failed(LayerError::Directory(
+                        rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
+                    ))
+                })?;
+                operation.unpack(layer, expected).await.map_err(failed)?;
                 progress.send_modify(|progress| progress.layers_done += 1);
                 Ok::<_, ImportError>(())
             }
@@ -87,6 +86,30 @@ pub(super) async fn import<R: AsyncRead + Send + Unpin>(
         .await?;
     let names = reference.map_or(names, |name| vec![name.clone()]);
     Ok(operation.store(plan, names).await?)
+}
+
+/// The layers that have to be unpacked, each once, with their place in the image. All are pinned before any is unpacked:
+/// what the store has now, it has at the end.
+fn missing(
+    operation: &Operation,
+    sources: Vec<(Option<SpooledFile>, Expected)>,
+) -> Result<Vec<(usize, SpooledFile, Expected)>, ArchiveError> {
+    let mut seen = BTreeSet::new();
+    let mut missing = Vec::new();
+    for (index, (file, expected)) in sources.into_iter().enumerate() {
+        if !seen.insert(expected.diff_id) || operation.pin(expected.diff_id) {
+            continue;
+        }
+        match (file, expected.blob) {
+            (Some(file), _) => missing.push((index, file, expected)),
+            (None, blob) => {
+                let diff_id = expected.diff_id;
+                let blob = blob.map_or(diff_id, |(digest, _)| digest);
+                return Err(ArchiveError::LeftOut { blob, diff_id });
+            }
+        }
+    }
+    Ok(missing)
 }
 
 async fn spool<R: AsyncRead + Send + Unpin>(

@@ -1,13 +1,13 @@
 //! An OCI layout directory as a tar stream with one image in it: what a layout holds beyond that image stays here.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
-use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, MediaType, Os};
+use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os};
 use postern_model::Sha256;
 
 /// Largest index or manifest that is read.
@@ -51,6 +51,8 @@ pub(crate) struct Layout {
     blobs: Vec<Blob>,
     /// From the lowest up.
     layers: Vec<Sha256>,
+    /// Blobs that stay here: the pod has those layers.
+    left_out: HashSet<Sha256>,
 }
 
 #[derive(Debug)]
@@ -88,7 +90,30 @@ impl Layout {
             manifest,
             blobs,
             layers,
+            left_out: HashSet::new(),
         })
+    }
+
+    /// Leaves out the layers whose diff ids are among `held`. Their blobs need not even be there.
+    pub(crate) fn leave_out(&mut self, held: &HashSet<Sha256>) -> Result<(), LayoutError> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        let config = self.config()?;
+        let path = blob_path(&self.path, self.config_digest);
+        let config: ImageConfiguration = document(&path, &config)?;
+        let diff_ids = config.rootfs().diff_ids();
+        // An image whose layers are not told one by one is the pod's to refuse.
+        if diff_ids.len() == self.layers.len() {
+            let layers = self.layers.iter().zip(diff_ids);
+            let held = layers.filter(|(_, text)| text.parse().is_ok_and(|diff_id| held.contains(&diff_id)));
+            self.left_out = held.map(|(blob, _)| *blob).collect();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn left_out(&self) -> &HashSet<Sha256> {
+        &self.left_out
     }
 
     /// The image configuration, held to its digest.
@@ -102,7 +127,11 @@ impl Layout {
     }
 
     pub(crate) fn total_bytes(&self) -> u64 {
-        self.blobs.iter().map(|blob| blob.size).sum()
+        self.sent().map(|blob| blob.size).sum()
+    }
+
+    fn sent(&self) -> impl Iterator<Item = &Blob> {
+        self.blobs.iter().filter(|blob| !self.left_out.contains(&blob.digest))
     }
 
     /// Writes the layout as tar: documents first, so that the pod knows what to expect before the layers come.
@@ -119,7 +148,7 @@ impl Layout {
             &br#"{"imageLayoutVersion":"1.0.0"}"#[..],
         )?;
         append(&mut tar, "index.json", index.len() as u64, index.as_bytes())?;
-        for blob in &self.blobs {
+        for blob in self.sent() {
             let path = blob_path(&self.path, blob.digest);
             let read = |source| LayoutError::Read { path: path.clone(), source };
             let file = File::open(&path).map_err(read)?;
@@ -277,6 +306,13 @@ pub(super) mod tests {
         json!({"mediaType": media, "digest": digest.to_string(), "size": content.len()})
     }
 
+    /// The layer appears twice in the image.
+    fn config(name: &str, arch: &str) -> String {
+        let diff_id = super::super::local::sha256(format!("unpacked {name} {arch}").as_bytes());
+        let rootfs = json!({"type": "layers", "diff_ids": [diff_id, diff_id]});
+        json!({"architecture": arch, "os": "linux", "rootfs": rootfs}).to_string()
+    }
+
     /// A layout with images of these names, each for amd64 and for arm64.
     pub(crate) fn layout(dir: &Path, names: &[&str]) {
         fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
@@ -284,11 +320,8 @@ pub(super) mod tests {
         for name in names {
             let mut platforms = Vec::new();
             for arch in ["arm64", "amd64"] {
-                let config = put(
-                    dir,
-                    "application/vnd.oci.image.config.v1+json",
-                    format!("{{\"{name}\":\"{arch}\"}}").as_bytes(),
-                );
+                let config =
+                    put(dir, "application/vnd.oci.image.config.v1+json", config(name, arch).as_bytes());
                 let layer = put(
                     dir,
                     "application/vnd.oci.image.layer.v1.tar",
@@ -326,7 +359,25 @@ pub(super) mod tests {
             .collect();
         assert_eq!(names.len(), 5, "layout, index, manifest, config, one layer: {names:?}");
         assert!(String::from_utf8_lossy(&out).contains("layer example.org/web:v2 amd64"));
-        assert!(!String::from_utf8_lossy(&out).contains("arm64\"}"), "other platforms stay here");
+        assert!(!String::from_utf8_lossy(&out).contains("arm64"), "other platforms stay here");
+    }
+
+    #[test]
+    fn layers_that_the_pod_has_stay_here() {
+        let dir = tempfile::tempdir().unwrap();
+        layout(dir.path(), &["v1"]);
+        let mut image = Layout::open(dir.path(), None).unwrap();
+        let (blob, total) = (image.layers[0], image.total_bytes());
+        image.leave_out(&HashSet::from([blob])).unwrap();
+        assert_eq!(image.total_bytes(), total, "a blob's digest is no diff id");
+        let held = super::super::local::sha256(b"unpacked v1 amd64");
+        image.leave_out(&HashSet::from([held])).unwrap();
+        assert_eq!(image.left_out(), &HashSet::from([blob]));
+        assert_eq!(image.total_bytes(), total - "layer v1 amd64".len() as u64);
+        fs::remove_file(blob_path(dir.path(), blob)).unwrap();
+        let mut out = Vec::new();
+        image.pack(&mut out).unwrap();
+        assert_eq!(tar::Archive::new(&out[..]).entries().unwrap().count(), 4);
     }
 
     #[test]

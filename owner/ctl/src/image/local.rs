@@ -1,9 +1,11 @@
 //! What an image on this machine is, by digest: to compare with what a pod holds.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{self, Read},
-    path::{Path, PathBuf},
+    ops::ControlFlow,
+    path::{Component, Path, PathBuf},
 };
 
 use postern_disk::{DiskError, DiskManifest, PackedDisk};
@@ -96,49 +98,102 @@ fn archive(path: &Path) -> Result<LocalImage, LocalError> {
 /// The archive's bytes, without gzip if there is any.
 pub(super) fn open(path: &Path) -> io::Result<Box<dyn Read>> {
     let mut file = io::BufReader::with_capacity(256 << 10, File::open(path)?);
-    let gzip = io::BufRead::fill_buf(&mut file)?.starts_with(&[0x1f, 0x8b]);
+    let gzip = is_gzip(&mut file)?;
     Ok(if gzip { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) })
+}
+
+fn is_gzip(file: &mut impl io::BufRead) -> io::Result<bool> {
+    Ok(file.fill_buf()?.starts_with(&[0x1f, 0x8b]))
+}
+
+/// An entry of an archive.
+pub(super) struct Member<'a> {
+    /// Without `.` in it.
+    pub(super) name: PathBuf,
+    pub(super) kind: tar::EntryType,
+    pub(super) link: Option<PathBuf>,
+    pub(super) size: u64,
+    pub(super) content: &'a mut dyn Read,
+}
+
+/// Shows every entry of the archive to `visit`. What it does not read of a file is skipped, not read, where that is possible.
+pub(super) fn each_member(
+    path: &Path,
+    mut visit: impl FnMut(Member<'_>) -> io::Result<ControlFlow<()>>,
+) -> io::Result<()> {
+    fn member<R: Read>(
+        entry: io::Result<tar::Entry<'_, R>>,
+        visit: &mut impl FnMut(Member<'_>) -> io::Result<ControlFlow<()>>,
+    ) -> io::Result<ControlFlow<()>> {
+        let mut entry = entry?;
+        let name = entry.path()?.components().filter(|part| *part != Component::CurDir).collect();
+        let kind = entry.header().entry_type();
+        let link = entry.link_name()?.map(Cow::into_owned);
+        visit(Member { name, kind, link, size: entry.size(), content: &mut entry })
+    }
+    let mut file = io::BufReader::with_capacity(256 << 10, File::open(path)?);
+    if is_gzip(&mut file)? {
+        let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(file));
+        archive.entries()?.try_for_each(|entry| stop(member(entry, &mut visit)))
+    } else {
+        let mut archive = tar::Archive::new(file);
+        archive.entries_with_seek()?.try_for_each(|entry| stop(member(entry, &mut visit)))
+    }
+    .map_or_else(|stopped| stopped.map_or(Ok(()), Err), Ok)
+}
+
+fn stop(visited: io::Result<ControlFlow<()>>) -> Result<(), Option<io::Error>> {
+    match visited {
+        Ok(ControlFlow::Continue(())) => Ok(()),
+        Ok(ControlFlow::Break(())) => Err(None),
+        Err(error) => Err(Some(error)),
+    }
 }
 
 /// One small file of an archive.
 fn member(path: &Path, name: &str) -> Result<Option<Vec<u8>>, LocalError> {
-    let look = || -> io::Result<Option<Vec<u8>>> {
-        let mut archive = tar::Archive::new(open(path)?);
-        for entry in archive.entries()? {
-            let entry = entry?;
-            let found = entry.path()?.components().eq(Path::new(name).components());
-            if found && entry.size() <= MAX_DOCUMENT {
-                let mut bytes = Vec::new();
-                entry.take(MAX_DOCUMENT).read_to_end(&mut bytes)?;
-                return Ok(Some(bytes));
-            }
+    let mut found = None;
+    let looked = each_member(path, |member| {
+        if member.name != Path::new(name) || member.size > MAX_DOCUMENT {
+            return Ok(ControlFlow::Continue(()));
         }
-        Ok(None)
-    };
-    look().map_err(|source| LocalError::Read { path: path.to_owned(), source })
+        found = Some(read(member.content)?);
+        Ok(ControlFlow::Break(()))
+    });
+    looked.map_err(|source| LocalError::Read { path: path.to_owned(), source })?;
+    Ok(found)
 }
 
-/// Writes the index and every blob small enough to be a document below `dir`, under names of our own making.
-fn documents(path: &Path, dir: &Path) -> io::Result<()> {
+/// Writes the index and every blob that may be a document below `dir`, under names of our own making.
+pub(super) fn documents(path: &Path, dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir.join("blobs/sha256"))?;
-    let mut archive = tar::Archive::new(open(path)?);
-    for entry in archive.entries()? {
-        let entry = entry?;
-        if entry.size() > MAX_DOCUMENT {
-            continue;
-        }
-        let name = entry.path()?.components().as_path().to_string_lossy().into_owned();
-        let blob = name.strip_prefix("blobs/sha256/").and_then(|hex| Sha256::from_hex(hex).ok());
-        let to = match (name.as_str(), blob) {
-            ("index.json", _) => dir.join("index.json"),
-            (_, Some(digest)) => dir.join("blobs/sha256").join(digest.to_hex()),
-            _ => continue,
+    each_member(path, |member| {
+        let to = match blob(&member.name) {
+            Some(digest) => dir.join("blobs/sha256").join(digest.to_hex()),
+            None if member.name == Path::new("index.json") => dir.join("index.json"),
+            None => return Ok(ControlFlow::Continue(())),
         };
-        let mut bytes = Vec::new();
-        entry.take(MAX_DOCUMENT).read_to_end(&mut bytes)?;
+        // Documents are JSON objects; small layers are not.
+        let mut first = [0];
+        if member.size > MAX_DOCUMENT || member.content.read(&mut first)? == 0 || first != *b"{" {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let mut bytes = first.to_vec();
+        bytes.extend(read(member.content)?);
         std::fs::write(to, bytes)?;
-    }
-    Ok(())
+        Ok(ControlFlow::Continue(()))
+    })
+}
+
+/// The digest that a file of a layout is named for.
+pub(super) fn blob(name: &Path) -> Option<Sha256> {
+    Sha256::from_hex(name.strip_prefix("blobs/sha256").ok()?.to_str()?).ok()
+}
+
+fn read(content: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    content.take(MAX_DOCUMENT).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Container images on this machine: OCI layouts, archives and disks, and how they get into a pod.
 
+mod archive;
 mod layout;
 mod local;
 mod pack;

@@ -1,15 +1,19 @@
 //! Sends an image of this machine through the tunnel into the pod's store.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
-use postern_api::owner::{Image, PushBegin, PushDisk, PushRequest, push_request::Kind};
+use postern_api::owner::{Image, ListImagesRequest, PushBegin, PushDisk, PushRequest, push_request::Kind};
 use postern_disk::PackedDisk;
+use postern_model::Sha256;
+use tonic::Code;
 
 use super::{
+    archive::Thinned,
     layout::{Layout, LayoutError},
     source::ImageSource,
 };
@@ -34,11 +38,12 @@ enum ReadError {
 /// What is sent, opened: everything that can be wrong here is known before the pod hears of it.
 enum Opened {
     Layout(Box<Layout>),
+    Thinned(Thinned),
     File { path: PathBuf, file: File, size: u64 },
     Stdin,
 }
 
-/// Pushes `source` under `reference`; without one, under the name the image brings.
+/// Pushes `source` under `reference`; without one, under the name the image brings. Layers that the pod has are not sent.
 pub(crate) async fn push(
     session: &Session,
     source: &ImageSource,
@@ -48,9 +53,49 @@ pub(crate) async fn push(
     if let ImageSource::Disk { path } = source {
         return push_disk(session, &open_disk(path)?, reference).await;
     }
-    let opened = open(source)?;
+    let held = match source {
+        // Cannot be looked through first.
+        ImageSource::Stdin => HashSet::new(),
+        _ => held(session).await?,
+    };
+    let opened = open(source, &held)?;
+    let left_out = opened.left_out();
+    match send(session, opened, reference).await {
+        // Somebody may have removed in between what was left out for being there.
+        Err(UploadError::Pod(status)) if left_out && status.code() != Code::Unavailable => {
+            match held.is_subset(&self::held(session).await?) {
+                true => Err(UploadError::Pod(status)),
+                false => send(session, open(source, &HashSet::new())?, reference).await,
+            }
+        }
+        sent => sent,
+    }
+    .map_err(|error| match error {
+        UploadError::Pod(status) => {
+            session.failure(Subject { pod: session.name(), doing: "push the image" }, &status)
+        }
+        UploadError::Local(error) => Failure::general("cannot push the image").caused_by(error),
+    })?
+    .ok_or_else(|| Failure::general("cannot push the image").caused_by("the pod did not say what it stored"))
+}
+
+/// Diff ids of the layers that the pod has. A pod that does not tell them is sent everything.
+async fn held(session: &Session) -> Result<HashSet<Sha256>, Failure> {
+    let mut images = session.images();
+    let images =
+        session.call("list the pod's images", async move { images.list(ListImagesRequest {}).await });
+    let diff_ids = images.await?.images.into_iter().flat_map(|image| image.diff_ids);
+    Ok(diff_ids.filter_map(|text| text.parse().ok()).collect())
+}
+
+async fn send(
+    session: &Session,
+    opened: Opened,
+    reference: Option<&str>,
+) -> Result<Option<Image>, UploadError<ReadError>> {
     let (total, name) = match &opened {
         Opened::Layout(layout) => (Some(layout.total_bytes()), layout.name.clone()),
+        Opened::Thinned(thinned) => (Some(thinned.size), None),
         Opened::File { size, .. } => (Some(*size), None),
         Opened::Stdin => (None, None),
     };
@@ -68,14 +113,7 @@ pub(crate) async fn push(
     let pushed =
         upload(first, wrap, move |out| produce(opened, out), async |stream| images.push(stream).await).await;
     bar.finish_and_clear();
-    let subject = Subject { pod: session.name(), doing: "push the image" };
-    match pushed {
-        Ok(response) => response.image.ok_or_else(|| {
-            Failure::general("cannot push the image").caused_by("the pod did not say what it stored")
-        }),
-        Err(UploadError::Pod(status)) => Err(session.failure(subject, &status)),
-        Err(UploadError::Local(error)) => Err(Failure::general("cannot push the image").caused_by(error)),
-    }
+    Ok(pushed?.image)
 }
 
 /// What an image disk says of itself.
@@ -105,14 +143,31 @@ pub(crate) async fn push_disk(
     })
 }
 
-fn open(source: &ImageSource) -> Result<Opened, Failure> {
+impl Opened {
+    fn left_out(&self) -> bool {
+        match self {
+            Self::Layout(layout) => !layout.left_out().is_empty(),
+            Self::Thinned(_) => true,
+            Self::File { .. } | Self::Stdin => false,
+        }
+    }
+}
+
+/// Opens `source`, without the layers among `held`.
+fn open(source: &ImageSource, held: &HashSet<Sha256>) -> Result<Opened, Failure> {
     match source {
         // Not opened but told of: see `push_disk`.
         ImageSource::Stdin | ImageSource::Disk { .. } => Ok(Opened::Stdin),
-        ImageSource::OciDirectory { path, tag } => Layout::open(path, tag.as_deref())
-            .map(|layout| Opened::Layout(layout.into()))
-            .or_fail(|| format!("cannot use image {source}")),
+        ImageSource::OciDirectory { path, tag } => {
+            let cannot = || format!("cannot use image {source}");
+            let mut layout = Layout::open(path, tag.as_deref()).or_fail(cannot)?;
+            layout.leave_out(held).or_fail(cannot)?;
+            Ok(Opened::Layout(layout.into()))
+        }
         ImageSource::Archive { path } => {
+            if let Some(thinned) = Thinned::new(path, held) {
+                return Ok(Opened::Thinned(thinned));
+            }
             let cannot = || format!("cannot read {}", path.display());
             let file = File::open(path).or_fail(cannot)?;
             let size = file.metadata().or_fail(cannot)?.len();
@@ -124,6 +179,9 @@ fn open(source: &ImageSource) -> Result<Opened, Failure> {
 fn produce(opened: Opened, mut out: PipeWriter) -> Result<(), ReadError> {
     match opened {
         Opened::Layout(layout) => Ok(layout.pack(out)?),
+        Opened::Thinned(thinned) => {
+            thinned.pack(out).map_err(|error| ReadError::Read(thinned.path.display().to_string(), error))
+        }
         Opened::File { path, mut file, .. } => {
             stream(&mut file, &mut out).map_err(|error| ReadError::Read(path.display().to_string(), error))
         }

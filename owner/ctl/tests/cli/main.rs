@@ -11,6 +11,7 @@ mod failures;
 mod host_program;
 mod lifecycle;
 mod logs;
+mod push;
 mod rig;
 mod roles;
 mod run;

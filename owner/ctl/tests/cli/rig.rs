@@ -7,7 +7,10 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -280,11 +283,12 @@ fn program(name: &str) -> anyhow::Result<PathBuf> {
     found.with_context(|| format!("{name} is not built; run `cargo build -p {name}`"))
 }
 
-/// Stands between the owner and a pod and can cut the wire.
+/// Stands between the owner and a pod, counts what the owner sends, and can cut the wire.
 #[derive(Debug)]
 pub(crate) struct Wire {
     pub(crate) address: String,
     open: Arc<Mutex<Vec<TcpStream>>>,
+    sent: Arc<AtomicU64>,
 }
 
 impl Wire {
@@ -292,19 +296,26 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?.to_string();
         let open = Arc::new(Mutex::new(Vec::new()));
-        let (streams, target) = (Arc::clone(&open), pod.address.clone());
+        let sent = Arc::new(AtomicU64::new(0));
+        let (streams, counter, target) = (Arc::clone(&open), Arc::clone(&sent), pod.address.clone());
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(&target)) else { return };
                 let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
                 for (from, to) in [(&client, &server), (&server, &client)] {
+                    let counter = std::ptr::eq(from, &client).then(|| Arc::clone(&counter));
                     let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
-                    thread::spawn(move || pump(from, to));
+                    thread::spawn(move || pump(from, Counted { to, counter }));
                 }
                 streams.extend([client, server]);
             }
         });
-        Ok(Self { address, open })
+        Ok(Self { address, open, sent })
+    }
+
+    /// Bytes that the owner has sent through it.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::SeqCst)
     }
 
     /// Cuts every connection there is.
@@ -312,6 +323,26 @@ impl Wire {
         for stream in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+}
+
+struct Counted<W> {
+    to: W,
+    counter: Option<Arc<AtomicU64>>,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // Before it arrives: whoever has seen the pod's answer finds it counted.
+        if let Some(counter) = &self.counter {
+            counter.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        }
+        self.to.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
     }
 }
 

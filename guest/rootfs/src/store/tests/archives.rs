@@ -156,8 +156,9 @@ fn broken_archives() -> Vec<Attack> {
         "missing layer",
         pack(&files),
         &format!(
-            "archive holds no image that can be used: it lacks the file \"sha256:{}\", which the image needs",
-            missing.rsplit('/').next().unwrap()
+            "archive holds no image that can be used: it lacks layer sha256:{}, and this pod has no layer with the diff id {}",
+            missing.rsplit('/').next().unwrap(),
+            digest(&honest.layers[1].1),
         ),
     );
     attacks

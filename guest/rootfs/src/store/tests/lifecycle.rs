@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::support::*;
-use crate::{OpenError, ResolveError, Store};
+use crate::{OpenError, ResolveError, Store, stream::sha256};
 
 fn named(name: &str, layers: &[Vec<u8>]) -> TestImage {
     let mut image = TestImage::new(layers);
@@ -31,6 +31,40 @@ async fn layers_are_shared_and_go_with_their_last_image() {
     assert_eq!(store.remove(&id[..12]).await.unwrap().to_string(), "a.org/b:1");
     assert_eq!((layer_count(directory.path()), store.0.budget.used()), (0, 0));
     assert!(matches!(store.resolve("a.org/b:1"), Err(ResolveError::Unknown(_))));
+}
+
+#[tokio::test]
+async fn layers_that_are_there_may_be_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), limits()).unwrap();
+    let (base, more) = (tar(&[("base", &[1; 5000])]), tar(&[("more", b"more")]));
+    // The second one's blob is compressed: its digest is not its diff id.
+    let first = import(&store, &named("a.org/a:1", &[more.clone(), base.clone()]).oci()).await.unwrap();
+    let second = named("a.org/b:1", &[tar(&[("b", b"b")]), base.clone(), more]);
+    let without = |image: &TestImage, layers: &[usize]| {
+        let left_out: Vec<_> = layers.iter().map(|&layer| digest(&image.layers[layer].0)).collect();
+        let mut files = image.files();
+        files.retain(|(_, bytes)| !left_out.contains(&digest(bytes)));
+        pack(&files)
+    };
+    let thin = import(&store, &without(&second, &[1, 2])).await.unwrap();
+    assert_eq!((thin.layers[1], thin.layers[2]), (first.layers[1], first.layers[0]));
+    assert_eq!(thin.manifest_digest, sha256(&second.manifest_bytes()));
+    assert_eq!(layer_count(directory.path()), 3);
+
+    // What is not there cannot be left out, whatever else is, and the failure leaves nothing.
+    let before = snapshot(&store);
+    let third = named("a.org/c:1", &[tar(&[("c", b"c")]), tar(&[("d", b"d")]), base]);
+    let refused = import(&store, &without(&third, &[1, 2])).await.unwrap_err();
+    assert!(chain(&refused).contains("this pod has no layer with the diff id"), "{}", chain(&refused));
+    assert_eq!(snapshot(&store), before);
+
+    // A blob's digest is nobody's diff id, and naming one that is there does not bring it.
+    let mut liar = third.clone();
+    liar.manifest["layers"][1]["digest"] = digest(&second.layers[0].0).into();
+    let refused = import(&store, &without(&liar, &[1, 2])).await.unwrap_err();
+    assert!(chain(&refused).contains("this pod has no layer with the diff id"), "{}", chain(&refused));
+    assert_eq!(snapshot(&store), before);
 }
 
 #[tokio::test]
