@@ -9,6 +9,7 @@ use std::{
 use postern_model::{ContainerName, ContainerSpec, ContainerState, OperationKind, Phase};
 use postern_policy::{Declared, Permit, decide};
 use tokio::sync::{broadcast, mpsc, watch};
+use tracing::debug;
 
 use super::{
     HostId, HostTarget, PodError, PodView, SandboxConfig,
@@ -155,8 +156,21 @@ impl Driver {
         let changed = self.phase != Phase::Owned;
         if changed {
             self.enter(Phase::Owned);
+            self.rehearse();
         }
         Ok(changed)
+    }
+
+    /// The pod's state does not know of it, and nothing follows from its failing.
+    fn rehearse(&self) {
+        let (engine, sandbox) = (self.engine.clone(), Arc::clone(&self.sandbox));
+        let (name, housekeeper) = (self.pause.rehearsal().clone(), self.housekeeper.clone());
+        tokio::spawn(async move {
+            if let Err(error) = engine.rehearse(name, sandbox).await {
+                debug!(error = &error as &dyn std::error::Error, "the rehearsal of a container failed");
+            }
+            housekeeper.call();
+        });
     }
 
     fn end(&mut self, permit: &Permit) -> Result<(), PodError> {

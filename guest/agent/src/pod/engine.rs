@@ -163,6 +163,28 @@ impl Engine {
         name: ContainerName,
         sandbox: Arc<SandboxConfig>,
     ) -> Result<Created, PodError> {
+        self.create_empty(name, Init::Pause, sandbox).await
+    }
+
+    /// Makes a container of nothing of the owner's, and removes it: what the first container of a guest meets for the first
+    /// time (code that no processor has run yet, a filter that is not compiled) is met before anybody waits for it.
+    pub(super) async fn rehearse(
+        &self,
+        name: ContainerName,
+        sandbox: Arc<SandboxConfig>,
+    ) -> Result<(), PodError> {
+        let made = self.create_empty(name.clone(), Init::Rehearsal, sandbox).await.map(drop);
+        let _ = fs::remove_dir_all(self.directories.containers.join(name.as_str()));
+        made?;
+        self.runtime.delete(&name).await.map_err(PodError::failed("removing the rehearsal"))
+    }
+
+    async fn create_empty(
+        &self,
+        name: ContainerName,
+        init: Init,
+        sandbox: Arc<SandboxConfig>,
+    ) -> Result<Created, PodError> {
         let root = self.directories.containers.join("pause-root");
         fs::create_dir_all(&root).map_err(PodError::failed("making the pause container's root"))?;
         let mut wish = ContainerSpec::new(name.clone(), "pause");
@@ -173,8 +195,7 @@ impl Engine {
             Planned::make(wish, &image, Sha256::new([0; 32]), Stdio::Closed, &root, &directories, &sandbox)
         });
         let planned = planned.await.map_err(PodError::failed("building the specification"))??;
-        let request =
-            CreateContainer { id: name, spec: planned.oci, init: Init::Pause, stdio: Stdio::Closed };
+        let request = CreateContainer { id: name, spec: planned.oci, init, stdio: Stdio::Closed };
         self.runtime.create(request).await.map_err(PodError::failed("creating the pause container"))
     }
 }

@@ -32,7 +32,7 @@ impl Driver {
     }
 
     fn may_create(&self, name: &ContainerName) -> Result<(), PodError> {
-        if *name == *self.pause.name() {
+        if self.pause.has_name(name) {
             return Err(PodError::Invalid("this name belongs to the pod's pause container"));
         }
         if self.slots.contains_key(name) {

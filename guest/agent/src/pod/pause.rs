@@ -5,11 +5,14 @@ use postern_model::ContainerName;
 
 /// The runtime's name for it; no owner's container may have it.
 const NAME: &str = "postern-pause";
+/// A second one, which is made and removed once; see `Engine::rehearse`.
+const REHEARSAL: &str = "postern-rehearsal";
 
 /// Where it is in its life.
 #[derive(Debug)]
 pub(super) struct Pause {
     name: ContainerName,
+    rehearsal: ContainerName,
     pub(super) state: PauseState,
 }
 
@@ -23,11 +26,21 @@ pub(super) enum PauseState {
 
 impl Pause {
     pub(super) fn new() -> Option<Self> {
-        Some(Self { name: ContainerName::new(NAME).ok()?, state: PauseState::Absent })
+        let name = |name: &str| ContainerName::new(name).ok();
+        Some(Self { name: name(NAME)?, rehearsal: name(REHEARSAL)?, state: PauseState::Absent })
     }
 
     pub(super) fn name(&self) -> &ContainerName {
         &self.name
+    }
+
+    pub(super) fn rehearsal(&self) -> &ContainerName {
+        &self.rehearsal
+    }
+
+    /// Whether `name` is none that an owner's container can have.
+    pub(super) fn has_name(&self, name: &ContainerName) -> bool {
+        *name == self.name || *name == self.rehearsal
     }
 
     /// Its process, if it has one.

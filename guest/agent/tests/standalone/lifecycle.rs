@@ -1,6 +1,8 @@
 //! The agent comes up only for its own init data, refuses what is not for the caller or the phase, and leaves nothing.
 
-use postern_api::owner::{HandoverRequest, InspectPodRequest, ListRequest, ReleaseRequest};
+use postern_api::owner::{
+    CreateRequest, HandoverRequest, InspectPodRequest, ListRequest, ReleaseRequest, StartRequest,
+};
 use postern_model::Role;
 use tonic::Code;
 
@@ -51,4 +53,20 @@ async fn ends_when_its_owner_releases_it() {
     let (mut agent, mut owner) = rig::owned().await;
     owner.pod.release(ReleaseRequest {}).await.unwrap();
     assert!(agent.child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn the_pods_own_containers_are_nobodys() {
+    let (_agent, mut owner) = rig::owned().await;
+    crate::containers::push(&mut owner).await;
+    for name in ["postern-pause", "postern-rehearsal"] {
+        let create = CreateRequest { spec: Some(crate::containers::spec(name, &["true"])) };
+        let refused = owner.containers.create(create).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        let start = owner.containers.start(StartRequest { container: name.into() }).await.unwrap_err();
+        assert_eq!(start.code(), Code::NotFound, "{start}");
+    }
+    let all = owner.containers.list(ListRequest { all: true }).await.unwrap().into_inner();
+    assert!(all.containers.is_empty(), "{all:?}");
+    crate::containers::run(&mut owner, crate::containers::spec("web", &["sleep", "1000"])).await;
 }

@@ -56,6 +56,8 @@ pub enum Init {
     /// Nothing of the root file system: the worker's own code, sleeping and reaping. For the pod's pause container,
     /// whose root file system may be empty.
     Pause,
+    /// As [`Init::Pause`], and made to be removed again: while nothing else has to be done, and never to run.
+    Rehearsal,
 }
 
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use libcontainer::{
     workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError},
 };
 use oci_spec::runtime::Spec;
-use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, wait};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, setpriority_process, wait};
 
 use super::{
     answer,
@@ -38,12 +38,19 @@ use crate::{
     sys,
 };
 
+/// The largest nice value (setpriority(2)).
+const LOWEST_PRIORITY: i32 = 19;
+
 pub(super) fn create(
     socket: &OwnedFd,
     request: CreateRequest,
     mut attached: Attached,
 ) -> Result<(), Failure> {
     let protocol = |error: io::Error| Failure::system("request", error);
+    if request.init == Init::Rehearsal {
+        // Whoever has something to do goes first. Not being able to step back is no reason not to go on.
+        let _ = setpriority_process(None, LOWEST_PRIORITY);
+    }
     let status = Rc::new(attached.fd().map_err(protocol)?);
     let launch = Launch { init: request.init, filter: Rc::new(std::mem::take(&mut attached.blob)), status };
     let console = request.terminal.then(|| Console::listen(&request.bundle)).transpose();
@@ -167,8 +174,9 @@ impl Launch {
 
 impl Executor for Launch {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        if self.init == Init::Pause {
-            return Ok(());
+        match self.init {
+            Init::Pause | Init::Rehearsal => return Ok(()),
+            Init::Command => {}
         }
         Self::command(spec).map(drop).map_err(|failure| {
             self.tell(&failure);
@@ -184,6 +192,7 @@ impl Executor for Launch {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let failure = match self.init {
             Init::Pause => self.pause(),
+            Init::Rehearsal => Failure::system("rehearsal", "it is not to be started"),
             Init::Command => match Self::command(spec) {
                 Ok(command) => command.execute(&self.filter),
                 Err(failure) => failure,

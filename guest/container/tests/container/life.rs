@@ -216,3 +216,34 @@ fn the_pause_container_needs_no_image() {
         assert_eq!(created.process.exit().wait().await, ExitStatus::Exited(0));
     });
 }
+
+#[test]
+fn a_rehearsal_steps_back_never_runs_and_leaves_nothing() {
+    with_pod(|pod| async move {
+        let rootfs = pod.path("empty");
+        std::fs::create_dir(&rootfs).unwrap();
+        let oci = spec::pause(&pod.context(rootfs)).unwrap();
+        let id = name("rehearsal");
+        let create = || CreateContainer {
+            id: id.clone(),
+            spec: oci.clone(),
+            init: Init::Rehearsal,
+            stdio: Stdio::Closed,
+        };
+        for start in [false, true] {
+            let created =
+                pod.runtime.create(create()).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+            let pid = created.process.pid();
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            // The 19th field is the nice value (proc_pid_stat(5)); the second may hold blanks.
+            let nice = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(16));
+            assert_eq!(nice, Some("19"), "{stat}");
+            if start {
+                let refused = pod.runtime.start(&id).await.unwrap_err();
+                assert!(chain(&refused).contains("not to be started"), "{}", chain(&refused));
+            }
+            pod.runtime.delete(&id).await.unwrap();
+            assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+        }
+    });
+}
