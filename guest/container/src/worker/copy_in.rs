@@ -28,7 +28,7 @@ use super::{
     answer,
     channel::Attached,
     confined::{enter_container, explain},
-    pages::pass_on,
+    pages::IntoFiles,
     protocol::{CopyInRequest, Reply},
 };
 use crate::runtime::{CopySummary, Failure, FailureKind};
@@ -45,11 +45,12 @@ pub(super) fn copy_in(
 ) -> Result<(), Failure> {
     let mut next = || attached.fd().map_err(|error| Failure::system("request", error));
     let (root, data) = (next()?, next()?);
+    let source = IntoFiles::new(File::from(data)).map_err(|error| Failure::system("request", error))?;
+    let source = RefCell::new(Source::new(source));
     enter_container(request.root, &root, request.cgroup.as_ref())?;
     drop(root);
     let directory = openat2(CWD, &request.directory, DIRECTORY, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
         .map_err(|error| explain(request.directory.display(), &error.into()))?;
-    let source = RefCell::new(Source::new(File::from(data)));
     let mut unpacker = Unpacker {
         directory,
         owner: request.owner,
@@ -70,7 +71,7 @@ pub(super) fn copy_in(
 /// The archive as it comes through the pipe. Content of files is taken out beneath the archive's reader, from the pipe
 /// into the file without passing through this process; the reader then skips what it believes to be still there.
 struct Source {
-    pipe: File,
+    pipe: IntoFiles,
     buffer: Vec<u8>,
     /// What of the buffer has not been read yet.
     start: usize,
@@ -80,7 +81,7 @@ struct Source {
 }
 
 impl Source {
-    fn new(pipe: File) -> Self {
+    fn new(pipe: IntoFiles) -> Self {
         Self { pipe, buffer: vec![0; HEADER_BUFFER], start: 0, end: 0, taken: 0 }
     }
 
@@ -92,7 +93,7 @@ impl Source {
         out.write_all(&self.buffer[self.start..ahead])?;
         let mut moved = (ahead - self.start) as u64;
         self.start = ahead;
-        moved += pass_on(&self.pipe, file, size - moved)?;
+        moved += self.pipe.pass_on(file, size - moved)?;
         self.taken += moved;
         Ok(moved)
     }
@@ -105,7 +106,7 @@ impl Source {
             return Ok(skipped);
         }
         if self.start == self.end {
-            (self.start, self.end) = (0, self.pipe.read(&mut self.buffer)?);
+            (self.start, self.end) = (0, self.pipe.source().read(&mut self.buffer)?);
         }
         let count = out.len().min(self.end - self.start);
         out[..count].copy_from_slice(&self.buffer[self.start..self.start + count]);

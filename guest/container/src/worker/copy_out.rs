@@ -26,7 +26,7 @@ use super::{
     answer,
     channel::Attached,
     confined::{enter_container, explain},
-    pages::pass_on,
+    pages::into_pipe,
     protocol::{CopyOutRequest, Reply},
 };
 use crate::runtime::{CopySummary, Failure, FailureKind};
@@ -249,7 +249,7 @@ impl Packer {
         self.archive.append_data(&mut header, shown, io::empty())?;
         let out = self.archive.get_mut();
         out.flush()?;
-        let moved = pass_on(file, out.get_ref(), size)?;
+        let moved = into_pipe(file, out.get_ref(), size)?;
         // Exactly as many bytes as announced, whatever the file does meanwhile, up to a whole block.
         io::copy(&mut io::repeat(0).take(size.next_multiple_of(BLOCK) - moved), out)?;
         self.summary.bytes += size;
