@@ -25,7 +25,7 @@ usage: postern-applications images|derive|pods|page [NAME...]   (no name: all)
   images   make the images from Debian's packages
   derive   trace each with its client's check and write its kernel profile
   pods     run each in a pod on its own kernel and on the base; the kernels have to be built:
-           for NAME in base general NAME...; postern-image kernel build --profile NAME
+           postern-image kernel build --profile base --profile general --profile NAME ...
   page     write docs/applications.md from what `pods` measured";
 
 fn main() -> ExitCode {
