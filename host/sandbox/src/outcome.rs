@@ -42,13 +42,14 @@ outcomes! {
     PortInUse = 8, "port-in-use", "the address to listen on is taken";
     BadImage = 9, "bad-image", "the image is missing, damaged or not an image";
     BadInitData = 10, "bad-init-data", "the init data is missing, damaged or not init data";
-    State = 11, "state", "the state directory cannot be used: permissions, or no space left";
+    State = 11, "state", "the state directory cannot be used";
     PodRunning = 12, "pod-running", "the pod is still running";
     GuestRefused = 13, "guest-refused", "the guest answered and refused to be set up";
     Tee = 14, "tee", "the simulated TEE platform failed";
     GuestPanicked = 15, "guest-panicked", "the guest's kernel panicked while booting";
     GuestGaveUp = 16, "guest-gave-up", "the guest found that it cannot or must not serve, and ended";
     BadDisk = 17, "bad-disk", "an image disk is missing, damaged or not an image disk";
+    NoSpace = 18, "no-space", "no space is left where the state is kept";
     Interrupted = 130, "interrupted", "interrupted; what had been started was taken down";
 }
 

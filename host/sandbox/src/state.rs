@@ -247,9 +247,19 @@ fn lock_file(path: &Path, operation: FlockOperation) -> Result<Option<File>, Sta
     }
 }
 
-/// Whether a supervisor holds the lock. Looks through a shared one, so that those who look do not see each other.
+/// Whether a supervisor holds the lock. Looks through a shared one, so that those who look do not see each other, and
+/// makes nothing: what is looked at may be about to go.
 fn is_supervised(lock: &Path) -> Result<bool, StateError> {
-    Ok(lock_file(lock, FlockOperation::NonBlockingLockShared)?.is_none())
+    let file = match File::open(lock) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(StateError::io("open", lock)(error)),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(StateError::io("lock", lock)(error.into())),
+    }
 }
 
 fn end_processes(children: &[ChildRecord], directory: &Path) -> Result<(), StateError> {

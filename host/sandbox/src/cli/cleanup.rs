@@ -3,7 +3,7 @@
 use clap::Args;
 use postern_sandbox::{
     Home,
-    state::{PodStatus, ShellStatus},
+    state::{PodStatus, ShellStatus, StateError},
 };
 
 use super::{Failure, Output, print, print_json};
@@ -23,7 +23,11 @@ pub(super) fn run(home: &Home, arguments: &Arguments) -> Result<(), Failure> {
     let mut removed = Vec::new();
     for pod in home.list()? {
         if pod.status()? == PodStatus::Crashed {
-            home.remove(pod.name())?;
+            match home.remove(pod.name()) {
+                // Somebody else has removed it, or has just made it.
+                Err(StateError::Unknown(_) | StateError::Running(_)) => continue,
+                done => done?,
+            }
             removed.push(pod.name().clone());
         }
     }

@@ -22,7 +22,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(home: &Home, arguments: &Arguments) -> Result<(), Failure> {
-    let pods = home.list()?;
+    let mut pods = home.list()?;
+    // Some may go while they are looked at.
+    pods.retain(|pod| pod.status().is_ok() || pod.directory().exists());
     let shells = living(home)?;
     match arguments.output {
         Output::Json => {

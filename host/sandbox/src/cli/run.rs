@@ -3,7 +3,8 @@
 use std::{
     fs::{self, OpenOptions},
     io,
-    path::PathBuf,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
 };
 
 use clap::Args;
@@ -138,6 +139,11 @@ pub(super) enum Log {
     File(fs::File),
 }
 
+/// A log that only this user can read.
+pub(super) fn open_log(path: &Path) -> io::Result<fs::File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
 pub(super) fn init_log(log: Log) {
     let default = match log {
         Log::Stderr => "warn",
@@ -147,7 +153,7 @@ pub(super) fn init_log(log: Log) {
     let writer = move || -> Box<dyn io::Write> {
         let file = match &log {
             Log::Stderr => return Box::new(io::stderr()),
-            Log::At(path) => OpenOptions::new().create(true).append(true).open(path),
+            Log::At(path) => open_log(path),
             Log::File(file) => file.try_clone(),
         };
         match file {

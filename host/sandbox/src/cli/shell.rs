@@ -4,7 +4,6 @@
 //! along. A claim and that end are decided here, one after the other: there is no moment in which both happen.
 
 use std::{
-    fs::OpenOptions,
     io::{self, Write},
     time::Instant,
 };
@@ -25,7 +24,7 @@ use tokio::{io::AsyncReadExt, net::unix::pipe, sync::watch};
 use super::{
     Failure,
     failure::Reported,
-    run::{Log, SUPERVISOR_LOG, init_log, let_go_of_stdout, stop_on_signals},
+    run::{Log, SUPERVISOR_LOG, init_log, let_go_of_stdout, open_log, stop_on_signals},
     start_args,
 };
 
@@ -73,7 +72,7 @@ pub(super) async fn run(home: &Home, arguments: Arguments) -> Result<(), Failure
         }
     };
     let name = shell.name().clone();
-    let log = OpenOptions::new().create(true).append(true).open(shell.directory().join(SUPERVISOR_LOG));
+    let log = open_log(&shell.directory().join(SUPERVISOR_LOG));
     init_log(log.map_or(Log::Stderr, Log::File));
     say(&Event::Ready { shell: name.clone(), millis: millis(begun.elapsed()) })?;
     let waited = tokio::select! {

@@ -171,7 +171,7 @@ impl Shell {
     /// What it is doing; none if it has become a pod, or has gone, since it was listed.
     pub fn status(&self) -> Result<Option<ShellStatus>, StateError> {
         let supervised = match is_supervised(&self.directory.join("lock")) {
-            Err(_) if !self.directory.exists() => return Ok(None),
+            Ok(false) | Err(_) if !self.directory.exists() => return Ok(None),
             supervised => supervised?,
         };
         Ok(Some(match (supervised, self.record()) {

@@ -119,12 +119,16 @@ impl StartError {
             Self::DiskRead { .. } | Self::Disk { .. } => {
                 "use a file that `postern image pack` made, unchanged".into()
             }
-            Self::DiskTwice { .. } => "name each --disk once".into(),
+            Self::DiskTwice { .. } => "name each disk once".into(),
             Self::Spec(SpecError::Disks(_)) => "leave some --disk out; push those images".into(),
             Self::Spec(_) => "give the figure that `postern-host probe` prints with --tsc-khz".into(),
-            Self::PortInUse { listen } | Self::Listen { listen, .. } => {
+            Self::PortInUse { listen } => {
                 format!("listen elsewhere, or with --listen {}:0 on any free port", listen.ip())
             }
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrNotAvailable => {
+                "listen on an address of this machine".into()
+            }
+            Self::Listen { .. } => "listen on another address or port".into(),
             Self::State(error) => return error.hint(),
             Self::Ended { .. } | Self::Crashed { .. } | Self::Stuck { .. } | Self::Qmp(_) => {
                 "see what `postern-host probe` says about this host".into()
@@ -159,6 +163,7 @@ impl StateError {
             Self::Unknown(_) => Outcome::UnknownPod,
             Self::Exists { .. } => Outcome::PodExists,
             Self::Running(_) => Outcome::PodRunning,
+            Self::Io { .. } if self.is_out_of_space() => Outcome::NoSpace,
             Self::NoPlace | Self::Io { .. } | Self::Malformed { .. } | Self::Locked { .. } => Outcome::State,
         }
     }

@@ -18,6 +18,21 @@ fn unknown_pods() {
 }
 
 #[test]
+fn a_pod_that_was_started_with_other_init_data_is_left_alone() {
+    let rig = Rig::new(Guest::Silent);
+    let mut start = rig.begin("start");
+    start.reaches("vmm");
+    let anothers = rig.host(&["rm", "--stop", "demo", "--host-data", &"00".repeat(32)]);
+    assert_eq!(anothers.code, Some(3), "{anothers:?}");
+    let pod = rig.host(&["inspect", "demo", "--output", "json"]).json();
+    assert_eq!(pod["status"], "starting");
+    let host_data = pod["host_data"].as_str().unwrap();
+    assert_eq!(rig.host(&["rm", "--stop", "demo", "--host-data", host_data]).code, Some(0));
+    assert!(!start.ends().success());
+    rig.assert_nothing_left();
+}
+
+#[test]
 fn broken_images() {
     let rig = Rig::new(Guest::Silent);
     let kernel = rig.image().join("kernel");
@@ -69,7 +84,7 @@ fn no_space_left() {
     unshare.args(["--map-root-user", "--mount", "sh", "-c", mount, "sh"]).arg(rig.state());
     let output = unshare.arg(start.get_program()).args(start.get_args()).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(11), "{stderr}");
+    assert_eq!(output.status.code(), Some(18), "{stderr}");
     assert!(stderr.contains("No space left on device"), "{stderr}");
     assert!(stderr.contains("hint: free some space"), "{stderr}");
     rig.assert_nothing_left();
