@@ -47,6 +47,8 @@ pub type ServerStream<IO> = tokio_rustls::server::TlsStream<IO>;
 pub struct Peer {
     pub role: Role,
     pub name: String,
+    /// When the certificate ends, as Unix time in seconds.
+    pub not_after: u64,
     /// Exporter of this session, to bind later evidence to it.
     pub exporter: [u8; 32],
 }
@@ -216,10 +218,10 @@ fn peer<IO>(stream: &ServerStream<IO>) -> Result<Peer, AcceptError> {
     }
     let certificate =
         connection.peer_certificates().and_then(|chain| chain.first()).ok_or(AcceptError::Protocol)?;
-    let ClientCertificate { name, role, .. } = ClientCertificate::parse(certificate)?;
+    let ClientCertificate { name, role, validity } = ClientCertificate::parse(certificate)?;
     let exporter =
         connection.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(AcceptError::Tls)?;
-    Ok(Peer { role, name, exporter })
+    Ok(Peer { role, name, not_after: validity.not_after, exporter })
 }
 
 /// Reads on for a moment: closing with unread bytes would reset the connection, and the alert would be lost with it.

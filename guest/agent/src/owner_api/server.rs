@@ -26,6 +26,8 @@ use super::{
 
 /// Connections at once, authenticated or not.
 const MAX_CONNECTIONS: usize = 64;
+/// Connections at once from inside the pod, beside those: a workload must not take the owner's places.
+const MAX_INSIDE: usize = 8;
 /// Handshakes at once: each costs a signature and a look at the TEE.
 const MAX_HANDSHAKES: usize = 32;
 const MAX_STREAMS: u32 = 128;
@@ -63,6 +65,9 @@ impl Endpoint {
 /// Serves owners until `stop` turns true, then lets connections finish for a moment.
 pub async fn serve(endpoint: Endpoint, acceptor: Acceptor, shared: Arc<Shared>, stop: watch::Receiver<bool>) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let inside = Arc::new(Semaphore::new(MAX_INSIDE));
+    // An agent that listens on the loopback alone is no pod's: everybody comes from there.
+    let has_outside = !endpoint.address().is_ok_and(|address| address.ip().is_loopback());
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let mut stopping = stop.clone();
     loop {
@@ -76,7 +81,14 @@ pub async fn serve(endpoint: Endpoint, acceptor: Acceptor, shared: Arc<Shared>, 
             accepted = endpoint.listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
+                let slot = match has_outside && is_inside(peer, &stream) {
+                    false => slot,
+                    true => match Arc::clone(&inside).try_acquire_owned() {
+                        Ok(slot) => slot,
+                        Err(_) => continue,
+                    },
+                };
                 let connection = Connection {
                     acceptor: acceptor.clone(),
                     handshakes: Arc::clone(&handshakes),
@@ -94,6 +106,12 @@ pub async fn serve(endpoint: Endpoint, acceptor: Acceptor, shared: Arc<Shared>, 
     }
     drop(endpoint);
     let _ = tokio::time::timeout(DRAIN, connections.acquire_many(MAX_CONNECTIONS as u32)).await;
+}
+
+/// Whether this machine's own address is at the other end.
+fn is_inside(peer: SocketAddr, stream: &TcpStream) -> bool {
+    let peer = peer.ip().to_canonical();
+    peer.is_loopback() || stream.local_addr().is_ok_and(|local| local.ip().to_canonical() == peer)
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

@@ -9,7 +9,7 @@ use postern_tunnel::server::Peer;
 use tonic::Status;
 
 use super::status;
-use crate::{audit::Audit, init::Stamps, pod::PodHandle};
+use crate::{audit::Audit, clock, init::Stamps, pod::PodHandle};
 
 /// What every session needs.
 pub struct Shared {
@@ -42,8 +42,13 @@ impl Session {
         &self.shared.pod
     }
 
-    /// Leave for one act, or the answer no.
+    /// Leave for one act, or the answer no. A certificate lasts no longer because its connection does.
     pub(super) fn permit(&self, operation: OperationKind) -> Result<Permit, Status> {
+        if clock::unix_millis() / 1000 > self.peer.not_after {
+            return Err(Status::unauthenticated(
+                "the client certificate has expired; connect again with a new one",
+            ));
+        }
         decide(Caller::Owner(self.peer.role), operation, self.pod().phase(), Declared::No)
             .map_err(|denial| status::denied(&denial))
     }

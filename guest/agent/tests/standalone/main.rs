@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a rig that fails is a test that fails")]
 
 mod containers;
+mod door;
 mod events;
 mod lifecycle;
 mod rig;

@@ -49,7 +49,7 @@ pub(crate) struct Owner {
     pub(crate) images: ImagesClient<Channel>,
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
@@ -64,6 +64,10 @@ pub(crate) enum HostDataOf {
 }
 
 pub(crate) fn try_start(host_data_of: HostDataOf) -> Result<Agent, String> {
+    try_start_at("tcp://127.0.0.1:0", host_data_of)
+}
+
+pub(crate) fn try_start_at(owner_listen: &str, host_data_of: HostDataOf) -> Result<Agent, String> {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     let ca = OwnerCa::create(lifetime()).unwrap();
@@ -83,7 +87,7 @@ pub(crate) fn try_start(host_data_of: HostDataOf) -> Result<Agent, String> {
     let tee = postern_simtee::serve(UnixListener::bind(at("tee")).unwrap(), guest).unwrap();
     let unix = |path: PathBuf| format!("unix://{}", path.display());
     let mut child = Command::new(env!("CARGO_BIN_EXE_postern-agent"))
-        .args(["--standalone", "--owner-listen", "tcp://127.0.0.1:0"])
+        .args(["--standalone", "--owner-listen", owner_listen])
         .args(["--host-listen", &unix(at("host")), "--tee-device", &unix(at("tee"))])
         .arg("--init-data")
         .arg(at("init-data"))
@@ -125,7 +129,12 @@ pub(crate) async fn owned() -> (Agent, Owner) {
 
 impl Agent {
     pub(crate) async fn connect(&self, role: Role) -> Owner {
-        let identity = self.ca.issue("tester", role, lifetime()).unwrap();
+        self.connect_for(role, lifetime()).await
+    }
+
+    /// With a certificate that is valid for so long.
+    pub(crate) async fn connect_for(&self, role: Role, validity: Validity) -> Owner {
+        let identity = self.ca.issue("tester", role, validity).unwrap();
         let root = TrustedRoot::simulated("test", self.platform.root_der()).unwrap();
         let expectation = Expectation {
             roots: TrustedRoots::none().with(root),
