@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Body as HttpBody;
 use tonic::{Code, Status, body::Body};
 
-use super::{Bulk, outgoing::Side};
+use super::{Bulk, WORTHWHILE, outgoing::Side};
 
 /// Before each message: whether it is compressed, and how long it is.
 const PREFIX: usize = 5;
@@ -76,6 +76,7 @@ impl<M: Bulk> Incoming<M> {
             Some(length) => length,
             None if self.frames.remaining() < PREFIX => return Ok(None),
             None => {
+                self.frames.gather();
                 if self.frames.get_u8() != 0 {
                     return Err(Status::unimplemented("messages are not compressed here"));
                 }
@@ -92,6 +93,7 @@ impl<M: Bulk> Incoming<M> {
             return Ok(None);
         }
         self.next = None;
+        self.frames.gather();
         let message = M::decode((&mut self.frames).take(length));
         message.map(Some).map_err(|error| Status::internal(format!("a message cannot be read: {error}")))
     }
@@ -108,19 +110,37 @@ impl<M: Bulk> Incoming<M> {
     }
 }
 
-/// Frames in a row. None is empty.
+/// Frames in a row. None is empty, and none is small: one costs more than a few bytes, and a sender could make a message of
+/// millions.
 #[derive(Debug, Default)]
-struct Frames {
+pub(super) struct Frames {
     frames: VecDeque<Bytes>,
+    /// Small frames behind those, put together until somebody reads.
+    small: BytesMut,
     length: usize,
 }
 
 impl Frames {
-    fn push(&mut self, frame: Bytes) {
-        if !frame.is_empty() {
-            self.length += frame.len();
+    pub(super) fn push(&mut self, frame: Bytes) {
+        self.length += frame.len();
+        if frame.len() < WORTHWHILE {
+            self.small.extend_from_slice(&frame);
+        } else {
+            self.gather();
             self.frames.push_back(frame);
         }
+    }
+
+    /// Before reading.
+    fn gather(&mut self) {
+        if !self.small.is_empty() {
+            self.frames.push_back(std::mem::take(&mut self.small).freeze());
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn pieces(&self) -> usize {
+        self.frames.len() + usize::from(!self.small.is_empty())
     }
 }
 

@@ -10,7 +10,7 @@ use tonic::{
 };
 
 use super::{
-    incoming::Incoming,
+    incoming::{Frames, Incoming},
     outgoing::{Outgoing, Side, encode},
     *,
 };
@@ -109,6 +109,18 @@ async fn a_payload_in_one_frame_is_not_copied() {
         panic!("not data");
     };
     assert_eq!(arrived.as_ptr(), payload.as_ptr());
+}
+
+#[test]
+fn frames_of_a_byte_cost_no_more_than_their_bytes() {
+    let mut frames = Frames::default();
+    for _ in 0..1 << 20 {
+        frames.push(Bytes::from_static(b"x"));
+    }
+    assert_eq!(frames.pieces(), 1);
+    frames.push(Bytes::from(vec![7; WORTHWHILE]));
+    frames.push(Bytes::from_static(b"x"));
+    assert_eq!(frames.pieces(), 3);
 }
 
 #[tokio::test]
