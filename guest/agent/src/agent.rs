@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -13,6 +14,7 @@ use tokio::{
     select,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -25,6 +27,11 @@ use crate::{
     pod::{Directories, Engine, PodHandle},
     system,
 };
+
+/// How long a pod that serves is left alone for its owner to come.
+const UNCLAIMED: Duration = Duration::from_secs(1);
+/// How long the answer to a handover may take until it is on its way.
+const ANSWERED: Duration = Duration::from_millis(20);
 
 /// Everything that differs between a guest and an ordinary process.
 #[derive(Debug)]
@@ -39,6 +46,8 @@ pub struct Place {
     pub network: Arc<dyn NetworkConfigurator>,
     /// What the program has read of its own file can be dropped and read again. In an initramfs the file is that memory.
     pub rereadable: bool,
+    /// What of the place can wait until the pod is somebody's. Blocks.
+    pub settle: fn(),
     pub stamps: Stamps,
 }
 
@@ -49,7 +58,8 @@ pub async fn serve(
     host: HostListener,
     serving: impl FnOnce(SocketAddr, &Stamps) -> Result<()>,
 ) -> Result<()> {
-    let Place { data_dir, program, cgroup_parent, owner_listen, network, rereadable, mut stamps } = place;
+    let Place { data_dir, program, cgroup_parent, owner_listen, network, rereadable, settle, mut stamps } =
+        place;
     let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
     let engine = engine(&data_dir, program, cgroup_parent)?;
@@ -71,7 +81,8 @@ pub async fn serve(
     let parts = HostParts { pod: pod.clone(), audit, network };
     let hosts = tokio::spawn(host_api::serve(host, parts, Limits::default()));
 
-    let housekeeping = tokio::spawn(housekeeper.run(rereadable));
+    let housekeeping = tokio::spawn(housekeeper.clone().run(rereadable));
+    let settling = tokio::spawn(settled(pod.clone(), settle, housekeeper));
 
     let mut driver = driver;
     select! {
@@ -87,7 +98,17 @@ pub async fn serve(
     let _ = owners.await;
     hosts.abort();
     housekeeping.abort();
+    settling.abort();
     Ok(())
+}
+
+/// Does what an owner need not wait for on the way to their pod: when they have it, or nobody has come for a while.
+async fn settled(pod: PodHandle, settle: fn(), housekeeper: Housekeeper) {
+    let _ = timeout(UNCLAIMED, pod.owned()).await;
+    // Whoever has taken it over gets their answer first.
+    sleep(ANSWERED).await;
+    let _ = tokio::task::spawn_blocking(settle).await;
+    housekeeper.call();
 }
 
 /// Memory that images never take, so that what is there can still be run: a sixteenth, within bounds. The smallest pod has
@@ -101,8 +122,7 @@ fn engine(data_dir: &Path, program: PathBuf, cgroup_parent: String) -> Result<En
     let reaper = Reaper::start().context("becoming the reaper of the pod's processes")?;
     let config = RuntimeConfig::new(data_dir.join("runtime"), program, cgroup_parent);
     let runtime = Runtime::new(config, reaper).context("starting the container runtime")?;
-    let limits =
-        ImageLimits { reserve_bytes: image_reserve(system::memory().total_bytes), ..Default::default() };
+    let limits = ImageLimits { reserve_bytes: image_reserve(system::total_memory()), ..Default::default() };
     let store = Store::open(&data_dir.join("images"), limits).context("opening the image store")?;
     let directories =
         Directories { containers: data_dir.join("containers"), volumes: data_dir.join("volumes") };

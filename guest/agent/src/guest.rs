@@ -54,6 +54,7 @@ fn serve(booted: Booted) -> Result<()> {
             owner_listen: (Ipv4Addr::UNSPECIFIED, OWNER_PORT).into(),
             network: Arc::new(Netlink::start().await?),
             rereadable: false,
+            settle: init::settle,
             stamps,
         };
         let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, HOST_VSOCK_PORT));
@@ -61,7 +62,7 @@ fn serve(booted: Booted) -> Result<()> {
         agent::serve(place, identity, host, |_, stamps| {
             init::boot_timeline(stamps);
             init::phase("serving");
-            init::wake_processors().context("waking the other processors")
+            Ok(())
         })
         .await
     })

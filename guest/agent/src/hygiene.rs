@@ -41,10 +41,10 @@ impl Housekeeper {
             sys::forget_code();
         }
         loop {
-            sys::trim_memory();
             self.wanted.notified().await;
             // Calls that come in a row are one.
             sleep(QUIET).await;
+            sys::trim_memory();
         }
     }
 }

@@ -48,6 +48,7 @@ pub fn run(config: Standalone) -> Result<()> {
         owner_listen: config.owner_listen,
         network: Arc::new(Recorder::default()),
         rereadable: true,
+        settle: || {},
         stamps,
     };
     let socket = HostSocket(config.host_listen);

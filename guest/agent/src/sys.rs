@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, time::Duration};
 
 use rustix::{
     io,
@@ -59,8 +59,77 @@ pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
+/// A timer that interrupts the process, of which there is one.
+#[derive(Debug)]
+pub(crate) struct Timer(());
+
+impl Timer {
+    /// Calls `ring` after `within`, in the middle of whatever is done then: it may make system calls and nothing else.
+    pub(crate) fn start(within: Duration, ring: extern "C" fn(libc::c_int)) -> std::io::Result<Self> {
+        // SAFETY: the handler has the signature of a handler, and is a function of this program, so it stays.
+        let before = unsafe { libc::signal(libc::SIGALRM, ring as *const () as libc::sighandler_t) };
+        if before == libc::SIG_ERR {
+            return Err(std::io::Error::last_os_error());
+        }
+        Self::set(within)?;
+        Ok(Self(()))
+    }
+
+    /// Whether it came before the timer did.
+    pub(crate) fn stop(self) -> bool {
+        let in_time = Self::set(Duration::ZERO).is_ok_and(|left| !left.is_zero());
+        // SAFETY: the default is always defined. It is not SIG_IGN, which containers' programs would inherit.
+        unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
+        in_time
+    }
+
+    /// What was left.
+    fn set(within: Duration) -> std::io::Result<Duration> {
+        let none = libc::timeval { tv_sec: 0, tv_usec: 0 };
+        let value = libc::timeval {
+            tv_sec: within.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_usec: within.subsec_micros().into(),
+        };
+        let timer = libc::itimerval { it_interval: none, it_value: value };
+        let mut before = libc::itimerval { it_interval: none, it_value: none };
+        // SAFETY: both point to values of this function's, of the type that setitimer(2) takes.
+        match unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, &raw mut before) } {
+            0 => Ok(Duration::from_secs(before.it_value.tv_sec.unsigned_abs())
+                + Duration::from_micros(before.it_value.tv_usec.unsigned_abs())),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    }
+}
+
 /// The processor's time stamp counter.
 pub(crate) fn time_stamp() -> u64 {
     // SAFETY: RDTSC exists on every x86-64 processor and has no memory operands.
     unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    static RUNG: AtomicU32 = AtomicU32::new(0);
+
+    extern "C" fn ring(_: libc::c_int) {
+        RUNG.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One test, because a process has one such timer.
+    #[test]
+    fn a_timer_rings_unless_it_is_stopped() {
+        assert!(Timer::start(Duration::from_secs(3600), ring).unwrap().stop());
+        assert_eq!(RUNG.load(Ordering::SeqCst), 0);
+        let timer = Timer::start(Duration::from_millis(1), ring).unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while RUNG.load(Ordering::SeqCst) == 0 && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert_eq!(RUNG.load(Ordering::SeqCst), 1);
+        assert!(!timer.stop());
+    }
 }

@@ -14,6 +14,12 @@ pub fn memory() -> Memory {
     fs::read_to_string("/proc/meminfo").map(|text| parse_meminfo(&text)).unwrap_or_default()
 }
 
+/// Bytes of memory that the kernel manages: what [`memory`] says, without a look at everything else.
+pub fn total_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    u64::from(info.mem_unit).saturating_mul(info.totalram)
+}
+
 pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
@@ -36,6 +42,11 @@ fn parse_meminfo(text: &str) -> Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_ways_to_ask_agree() {
+        assert_eq!(total_memory(), memory().total_bytes);
+    }
 
     #[test]
     fn reads_meminfo() {

@@ -34,9 +34,7 @@ pub(super) fn set_up() -> Result<PathBuf, CgroupError> {
         source,
     })?;
     write(&pod.join("cgroup.subtree_control"), &enable)?;
-    let info = rustix::system::sysinfo();
-    let total = u64::from(info.mem_unit).saturating_mul(info.totalram);
-    write(&pod.join("memory.max"), &limit(total).to_string())?;
+    write(&pod.join("memory.max"), &limit(crate::system::total_memory()).to_string())?;
     Ok(pod)
 }
 

@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -56,17 +56,7 @@ pub(super) fn find() -> Result<Vec<u8>, DeviceError> {
 
 fn find_in(directory: &Path, within: Duration) -> Result<Vec<u8>, DeviceError> {
     let deadline = Instant::now() + within;
-    // The watch comes before the first look: what appears in between is an event.
-    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).and_then(|watch| {
-        inotify::add_watch(&watch, directory, WatchFlags::CREATE | WatchFlags::ONLYDIR)?;
-        Ok(watch)
-    });
-    let watch = match watch {
-        Ok(watch) => Some(watch),
-        // A specialised kernel may leave it out.
-        Err(Errno::NOSYS) => None,
-        Err(error) => return Err(DeviceError::io("watching", directory)(error.into())),
-    };
+    let mut watch = Watch::NotYet;
     loop {
         let disks = disks(directory)?;
         if let Some(device) = the_one(&disks)? {
@@ -77,13 +67,36 @@ fn find_in(directory: &Path, within: Duration) -> Result<Vec<u8>, DeviceError> {
             return Err(DeviceError::None { disks: disks.len(), seconds: within.as_secs() });
         }
         match &watch {
-            Some(watch) => wait(watch, remaining),
-            None => {
-                std::thread::sleep(LOOK_AGAIN.min(remaining));
-                Ok(())
+            // Look again before waiting: what appeared before there was a watch is no event.
+            Watch::NotYet => watch = Watch::on(directory)?,
+            Watch::Events(events) => {
+                wait(events, remaining).map_err(DeviceError::io("watching", directory))?;
             }
+            Watch::Unavailable => std::thread::sleep(LOOK_AGAIN.min(remaining)),
         }
-        .map_err(DeviceError::io("watching", directory))?;
+    }
+}
+
+/// Tells of new devices. Only made when one is late, which with drivers built in it never is: to end a watch costs more
+/// than all of the looking (the kernel waits until nobody can be reading it).
+enum Watch {
+    NotYet,
+    Events(OwnedFd),
+    /// A specialised kernel may leave it out.
+    Unavailable,
+}
+
+impl Watch {
+    fn on(directory: &Path) -> Result<Self, DeviceError> {
+        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).and_then(|watch| {
+            inotify::add_watch(&watch, directory, WatchFlags::CREATE | WatchFlags::ONLYDIR)?;
+            Ok(watch)
+        });
+        match watch {
+            Ok(watch) => Ok(Self::Events(watch)),
+            Err(Errno::NOSYS) => Ok(Self::Unavailable),
+            Err(error) => Err(DeviceError::io("watching", directory)(error.into())),
+        }
     }
 }
 

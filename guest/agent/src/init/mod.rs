@@ -24,7 +24,6 @@ pub use self::{
     console::{boot_timeline, phase},
     mounts::DATA_DIR,
     power::{end_on_panic, fail, give_up, poweroff},
-    processors::wake_processors,
     stamps::{Stamp, Stamps},
 };
 
@@ -61,6 +60,12 @@ pub enum BootError {
     Setting(#[from] settings::SettingError),
     #[error("starting the boot watchdog")]
     Watchdog(#[source] std::io::Error),
+}
+
+/// What nobody waits for while a pod comes up: memory that the kernel would keep, and the other processors. Blocks.
+pub fn settle() {
+    settings::spare_memory();
+    processors::wake();
 }
 
 /// Makes a Linux out of the bare kernel. Only for process 1, once, before any thread is started.

@@ -4,17 +4,14 @@ use std::{
     error::Error,
     io, panic,
     path::Path,
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{Builder, JoinHandle},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use rustix::system::{RebootCommand, reboot};
 
 use super::{BootError, console};
+use crate::sys;
 
 /// Ends the guest. As an ordinary process (never process 1) it only ends the process.
 pub fn poweroff() -> ! {
@@ -75,35 +72,23 @@ pub fn end_on_panic() {
     }));
 }
 
-/// Ends the guest unless it is disarmed in time.
+/// Ends the guest unless it is disarmed in time. A timer and no thread: that would be half of what it watches over.
 #[derive(Debug)]
-pub(super) struct Watchdog {
-    state: Arc<(Mutex<bool>, Condvar)>,
-    thread: JoinHandle<()>,
-}
+pub(super) struct Watchdog(sys::Timer);
 
 impl Watchdog {
     pub(super) fn arm(within: Duration) -> io::Result<Self> {
-        let state = Arc::new((Mutex::new(false), Condvar::new()));
-        let watched = Arc::clone(&state);
-        let thread = Builder::new().name("boot-watchdog".into()).stack_size(64 * 1024).spawn(move || {
-            let (disarmed, changed) = &*watched;
-            let disarmed = disarmed.lock().unwrap_or_else(PoisonError::into_inner);
-            let (disarmed, _) = changed
-                .wait_timeout_while(disarmed, within, |disarmed| !*disarmed)
-                .unwrap_or_else(PoisonError::into_inner);
-            if !*disarmed {
-                console::phase("booting took too long");
-                poweroff();
-            }
-        })?;
-        Ok(Self { state, thread })
+        sys::Timer::start(within, overdue).map(Self)
     }
 
-    /// Returns when its thread is gone: what comes next may fork.
     pub(super) fn disarm(self) {
-        *self.state.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.state.1.notify_all();
-        let _ = self.thread.join();
+        self.0.stop();
     }
+}
+
+/// Interrupts whatever is slow, so it only makes system calls.
+extern "C" fn overdue(_: libc::c_int) {
+    console::write_bytes(b"postern: booting took too long\r\n");
+    // What could be written to a disk is not there yet.
+    let _ = reboot(RebootCommand::Restart);
 }

@@ -1,19 +1,16 @@
 //! The other processors. The kernel starts with one (`maxcpus=1` on the image's command line), because patching its own
-//! code while several run is what takes longest under emulation; the rest come up when the pod already answers.
+//! code while several run is what takes longest under emulation; the rest come up when the pod is somebody's.
 
-use std::{fs, io, path::Path, thread::Builder};
+use std::{fs, path::Path};
 
 const PROCESSORS: &str = "/sys/devices/system/cpu";
 
-/// Brings up every processor that is not, without keeping anybody waiting. One that does not come up is a slower pod
-/// and no reason to end it.
-pub fn wake_processors() -> io::Result<()> {
-    let wake = || {
-        for number in offline(Path::new(PROCESSORS)) {
-            let _ = fs::write(Path::new(PROCESSORS).join(format!("cpu{number}/online")), "1");
-        }
-    };
-    Builder::new().name("processors".into()).stack_size(64 * 1024).spawn(wake).map(drop)
+/// Brings up every processor that is not; blocks meanwhile. One that does not come up is a slower pod and no reason to
+/// end it.
+pub(super) fn wake() {
+    for number in offline(Path::new(PROCESSORS)) {
+        let _ = fs::write(Path::new(PROCESSORS).join(format!("cpu{number}/online")), "1");
+    }
 }
 
 fn offline(directory: &Path) -> Vec<u32> {

@@ -41,11 +41,37 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv6/conf/all/accept_ra", "0"),
     ("net/ipv6/conf/default/accept_ra", "0"),
     ("vm/max_map_count", "262144"),
-    // Freed pages go back to where anybody can have them, instead of waiting, up to an eighth of a small pod, on a list of
-    // the processor that freed them.
-    ("vm/percpu_pagelist_high_fraction", "128"),
     ("kernel/modules_disabled", "1"),
 ];
+
+/// Pages that a processor keeps for itself when they are freed, as a part of all: by itself it keeps up to an eighth, which
+/// nobody else can have.
+const OWN_PAGES: (&str, &str) = ("vm/percpu_pagelist_high_fraction", "1024");
+/// Memory that only those get who cannot wait for it, in KiB.
+const LAST_RESERVE: &str = "vm/min_free_kbytes";
+/// At least so much of it, and so large a part of all memory. The kernel takes the square root, which is much of a small pod;
+/// what cannot wait here is one network card, and a card has some 200 KiB of buffers.
+const RESERVE_KIB: u64 = 768;
+const RESERVE_PART: u64 = 256;
+
+/// Gives containers what the kernel would keep from them. It works without, so failures are nobody's business.
+pub(super) fn spare_memory() {
+    let sysctls = Path::new("/proc/sys");
+    let (name, value) = OWN_PAGES;
+    let _ = fs::write(sysctls.join(name), value);
+    let path = sysctls.join(LAST_RESERVE);
+    let now = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+    let total = crate::system::total_memory() / 1024;
+    if let Some(less) = now.and_then(|now| reserve(now, total)) {
+        let _ = fs::write(path, less.to_string());
+    }
+}
+
+/// What to keep instead of `now`, if less will do.
+fn reserve(now: u64, total_kib: u64) -> Option<u64> {
+    let enough = (total_kib / RESERVE_PART).max(RESERVE_KIB);
+    (enough < now).then_some(enough)
+}
 
 pub(super) fn apply() -> Result<(), SettingError> {
     for &(name, value) in SYSCTLS {
@@ -57,4 +83,18 @@ pub(super) fn apply() -> Result<(), SettingError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_pod_keeps_less_back_and_a_large_one_what_its_kernel_wants() {
+        assert_eq!(reserve(680, 35_000), None);
+        assert_eq!(reserve(1_956, 246_000), Some(961));
+        assert_eq!(reserve(1_300, 110_000), Some(768));
+        assert_eq!(reserve(4_006, 1_003_000), Some(3_917));
+        assert_eq!(reserve(16_000, 16_000_000), None);
+    }
 }

@@ -128,6 +128,13 @@ impl PodHandle {
         self.view.borrow().phase
     }
 
+    /// Comes when the owner has taken the pod over, or it has ended.
+    pub async fn owned(&self) {
+        let over = |view: &Arc<PodView>| matches!(view.phase, Phase::Owned | Phase::Released);
+        // Without a driver it has ended.
+        let _ = self.view.clone().wait_for(over).await;
+    }
+
     /// The pod at this moment.
     pub fn view(&self) -> Arc<PodView> {
         self.view.borrow().clone()

@@ -85,7 +85,7 @@ enum Slot {
 }
 
 impl Runtime {
-    /// Opens the state directory and starts the first worker. Needs a tokio runtime.
+    /// Opens the state directory; workers come with the first operation. Needs a tokio runtime.
     pub fn new(config: RuntimeConfig, reaper: Reaper) -> Result<Self, RuntimeError> {
         let state = |error| RuntimeError::StateDir(config.state_dir.clone(), error);
         for directory in
@@ -97,7 +97,6 @@ impl Runtime {
         hierarchies.make_parent(&config.cgroup_parent, config.limits).map_err(RuntimeError::Cgroups)?;
         let program = |error| RuntimeError::Program(config.worker.clone(), error);
         let pool = Pool::new(&config.worker, config.deadline).map_err(program)?;
-        pool.warm_up().map_err(RuntimeError::Worker)?;
         let (containers, closing, filters) = Default::default();
         let shared = Arc::new(Shared { config, reaper, hierarchies, pool, containers, closing, filters });
         Ok(Self { shared })

@@ -1,4 +1,4 @@
-//! The runtime's side of workers: the zygote that is always there, and one job per operation.
+//! The runtime's side of workers: the zygote, which the first operation starts, and one job per operation.
 
 use std::{
     ffi::CString,
@@ -44,15 +44,6 @@ impl Pool {
     pub(crate) fn new(program: &Path, deadline: Duration) -> io::Result<Self> {
         let path = CString::new(program.as_os_str().as_bytes()).map_err(io::Error::other)?;
         Ok(Self { program: sys::read_only_view(&path)?, zygote: Mutex::new(None), deadline })
-    }
-
-    /// Starts the zygote if there is none, so that the first operation need not.
-    pub(crate) fn warm_up(&self) -> Result<(), WorkerError> {
-        let mut zygote = self.zygote.lock().unwrap_or_else(PoisonError::into_inner);
-        if zygote.is_none() {
-            *zygote = Some(self.spawn().map_err(WorkerError::Spawn)?);
-        }
-        Ok(())
     }
 
     /// Ends the zygote. Workers finish what they do.

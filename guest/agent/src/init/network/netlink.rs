@@ -3,7 +3,7 @@
 //! One socket, opened at the first use and shared by all calls; every call has a deadline. Calls change one
 //! thing after the other under a lock, because "make it so" is several netlink messages.
 
-use std::{collections::HashMap, future::Future, io, net::IpAddr, time::Duration};
+use std::{collections::HashMap, fs, future::Future, io, net::IpAddr, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use netlink_packet_route::{
@@ -76,6 +76,7 @@ impl Netlink {
             return Err(NetworkError::NameTaken(config.name));
         }
         connection.name_and_mtu(link, &config).await?;
+        protocol_six(&config.name, config.addresses.iter().any(|address| address.address().is_ipv6()));
         connection.set_addresses(link.index, &config.addresses).await?;
         let up = channel::link_flags(link.index, LinkFlags::Up, LinkFlags::Up);
         connection.change("bringing an interface up", up).await?;
@@ -175,6 +176,15 @@ impl NetworkConfigurator for Netlink {
     fn routes(&self) -> BoxFuture<'_, Result<Vec<Route>, NetworkError>> {
         self.list_routes().boxed()
     }
+}
+
+/// Speaks IPv6 on an interface only if it was given such an address: an address that the kernel makes up, and asks the whole
+/// link about, is of no use to a pod and one more thing for the link to talk to.
+fn protocol_six(name: &InterfaceName, wanted: bool) {
+    // Names have no '/' in them, and are not "." or "..".
+    let switch = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", name.as_str());
+    // A kernel without IPv6 has no switch, and one that refuses says so when the address is set.
+    let _ = fs::write(switch, if wanted { "0" } else { "1" });
 }
 
 /// The connection for as long as one change takes: nobody else changes anything meanwhile.
