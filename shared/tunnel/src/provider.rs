@@ -18,6 +18,8 @@ pub(crate) const ALPN: &[u8] = b"h2";
 pub(crate) const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
 
 /// ring, with the suites of TLS 1.3. AES-128 comes first: it is the fastest where there is AES in hardware.
+/// P-256 does too: a guest that has just booted has used it for its own key, and everything it does for the first time is
+/// slow where it is emulated. Either curve is as strong as the keys.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         cipher_suites: vec![
@@ -25,7 +27,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
             cipher_suite::TLS13_AES_256_GCM_SHA384,
             cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
         ],
-        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1],
+        kx_groups: vec![kx_group::SECP256R1, kx_group::X25519],
         ..default_provider()
     })
 }
