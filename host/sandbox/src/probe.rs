@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    path::Path,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     state::{Home, write_json},
     sys,
+    tools::{self, ToolError},
 };
 
 /// How long the time stamp counter is watched, and how often.
@@ -20,6 +22,9 @@ const ATTEMPTS: usize = 3;
 /// short a look can be wrong by.
 const GLANCE: Duration = Duration::from_millis(3);
 const TOLERANCE_PPM: u64 = 300;
+
+/// Where QEMU's version is remembered, beside the counter's frequency.
+const QEMU_ANSWER: &str = "qemu.json";
 
 /// The remembered answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +52,40 @@ pub fn tsc_khz(home: &Home) -> u32 {
         tracing::warn!(%error, "the frequency of the time stamp counter could not be remembered");
     }
     khz
+}
+
+/// What a program of this identity said of its version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    program: PathBuf,
+    inode: u64,
+    bytes: u64,
+    changed_nanos: i128,
+    version: String,
+}
+
+/// QEMU's version. Remembered for as long as its file is the same: to start QEMU for a word takes as long as half of all
+/// that the host does for a pod.
+pub async fn qemu_version(home: &Home, qemu: &Path) -> Result<String, ToolError> {
+    let Ok(file) = fs::metadata(qemu) else { return tools::qemu_version(qemu).await };
+    let place = home.tsc_answer().with_file_name(QEMU_ANSWER);
+    let changed_nanos = i128::from(file.ctime()) * 1_000_000_000 + i128::from(file.ctime_nsec());
+    let is_same = |said: &Said| {
+        (said.program.as_path(), said.inode, said.bytes, said.changed_nanos)
+            == (qemu, file.ino(), file.len(), changed_nanos)
+    };
+    let said = fs::read(&place).ok().and_then(|bytes| serde_json::from_slice::<Said>(&bytes).ok());
+    if let Some(said) = said.filter(is_same) {
+        return Ok(said.version);
+    }
+    let version = tools::qemu_version(qemu).await?;
+    let (inode, bytes) = (file.ino(), file.len());
+    let said = Said { program: qemu.to_owned(), inode, bytes, changed_nanos, version: version.clone() };
+    if let Err(error) = home.prepare().and_then(|()| write_json(&place, &said)) {
+        tracing::warn!(%error, "the version of QEMU could not be remembered");
+    }
+    Ok(version)
 }
 
 fn is_near(khz: u32, other: u32) -> bool {
@@ -96,12 +135,39 @@ pub fn kernel_release() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
     fn the_counter_runs_at_a_processors_frequency() {
         let khz = measured_tsc_khz();
         assert!((500_000..10_000_000).contains(&khz), "{khz}");
+    }
+
+    #[tokio::test]
+    async fn a_version_is_remembered_until_the_program_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(&dir.path().join("home"));
+        let (qemu, asked) = (dir.path().join("qemu"), dir.path().join("asked"));
+        let install = |version: &str| {
+            let said = format!("QEMU emulator version {version}");
+            let program = format!("#!/bin/sh\necho >> {}\necho '{said}'\n", asked.display());
+            // Never written in place: a file that is being written cannot be run.
+            let new = dir.path().join("new");
+            fs::write(&new, program).unwrap();
+            fs::set_permissions(&new, fs::Permissions::from_mode(0o700)).unwrap();
+            fs::rename(&new, &qemu).unwrap();
+        };
+        for (times, version) in [(1, "7.2.22"), (2, "7.2.23")] {
+            install(version);
+            for _ in 0..3 {
+                assert_eq!(qemu_version(&home, &qemu).await.unwrap(), version);
+            }
+            assert_eq!(fs::read_to_string(&asked).unwrap().lines().count(), times);
+        }
+        fs::remove_file(&qemu).unwrap();
+        assert!(qemu_version(&home, &qemu).await.is_err());
     }
 
     #[test]

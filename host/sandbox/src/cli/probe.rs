@@ -4,11 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use postern_launch::Machine;
-use postern_sandbox::{
-    Home, kvm, probe,
-    supervisor::simulated_root,
-    tools::{Tools, qemu_version},
-};
+use postern_sandbox::{Home, kvm, probe, supervisor::simulated_root, tools::Tools};
 use serde::Serialize;
 
 use super::{Failure, Output, print, print_json};
@@ -47,7 +43,7 @@ struct Offer {
 pub(super) async fn run(home: &Home, arguments: Arguments) -> Result<(), Failure> {
     let tools = Tools { qemu: arguments.qemu, vsock_helper: arguments.vsock_helper };
     let qemu = tools.qemu()?;
-    let qemu_version = qemu_version(&qemu).await?;
+    let qemu_version = probe::qemu_version(home, &qemu).await?;
     let vsock = match tools.vsock_helper() {
         Ok(_) => "vhost-user",
         Err(_) if probe::has_kernel_vsock() => "kernel",

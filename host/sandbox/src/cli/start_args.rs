@@ -13,7 +13,7 @@ use postern_model::PodName;
 use postern_sandbox::{
     Home, kvm, probe,
     supervisor::{Plan, TenantPlan, VmPlan, VsockChoice},
-    tools::{Tools, qemu_version},
+    tools::Tools,
 };
 
 use super::{Failure, Output};
@@ -133,7 +133,9 @@ impl VmArguments {
         let accelerator = match self.accel {
             AccelChoice::Tcg => Accelerator::Tcg,
             AccelChoice::Kvm => Accelerator::Kvm,
-            AccelChoice::Auto => kvm::known(home, &qemu_version(&tools.qemu()?).await?).accelerator(),
+            AccelChoice::Auto => {
+                kvm::known(home, &probe::qemu_version(home, &tools.qemu()?).await?).accelerator()
+            }
         };
         let tsc_khz = match (accelerator, self.tsc_khz) {
             (Accelerator::Tcg, None) => Some(probe::tsc_khz(home)),

@@ -31,7 +31,7 @@ use crate::{
 /// How long a program of this host may take to come up.
 const PROGRAM_UP: Duration = Duration::from_secs(30);
 /// How often a socket that is to appear is looked for.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(1);
 /// Lines before a panic that an error carries.
 const PANIC_LINES: usize = 2;
 /// Lines of output that an error carries.
