@@ -74,6 +74,7 @@ fn advice(error: &io::Error) -> &'static str {
 pub struct Agent {
     bytes: Vec<u8>,
     has_symbols: bool,
+    made_by: Vec<(&'static str, String)>,
 }
 
 impl Agent {
@@ -86,8 +87,8 @@ impl Agent {
         let bytes = fs::read(path).map_err(failed)?;
         elf::check_static_program(&bytes)
             .map_err(|source| BuildError::Agent { path: path.into(), source })?;
-        let has_symbols = elf::has_symbols(&bytes);
-        Ok(Self { bytes, has_symbols })
+        let (has_symbols, made_by) = (elf::has_symbols(&bytes), elf::made_by(&bytes));
+        Ok(Self { bytes, has_symbols, made_by })
     }
 
     pub fn input(&self) -> Input {
@@ -97,6 +98,11 @@ impl Agent {
     /// Whether it holds symbols that the guest would carry around for nothing.
     pub fn has_symbols(&self) -> bool {
         self.has_symbols
+    }
+
+    /// The compilers that made it, as (name, version).
+    pub fn made_by(&self) -> &[(&'static str, String)] {
+        &self.made_by
     }
 }
 

@@ -23,6 +23,8 @@ mod profile;
 
 /// `verify`: the image is not what its manifest says.
 const NOT_INTACT: u8 = 3;
+/// `kernel build`: the distribution no longer offers the source that is locked.
+const SOURCE_MOVED_ON: u8 = 6;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -39,7 +41,7 @@ Examples:
   postern-image build --agent postern-agent --out image --profile general
   postern-image verify image
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 the image is not what its manifest says,\n            4 the kernel lacks what a container image needs,\n            5 a figure is over its budget")]
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 the image is not what its manifest says,\n            4 the kernel lacks what a container image needs,\n            5 a figure is over its budget,\n            6 the distribution no longer offers the kernel source that is locked")]
 pub(crate) struct Arguments {
     /// How to print the result
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
@@ -130,7 +132,13 @@ impl Arguments {
                 return Ok(code);
             }
             Command::Build(build) => build.run()?,
-            Command::Kernel(command) => command.run()?,
+            Command::Kernel(command) => match command.run() {
+                Err(error) if kernel::source_moved_on(&error) => {
+                    eprintln!("postern-image: {error:#}");
+                    return Ok(ExitCode::from(SOURCE_MOVED_ON));
+                }
+                done => done?,
+            },
             Command::Inspect { directory } => {
                 let image = Image::load(directory).with_context(|| not_an_image(directory))?;
                 report::inspect(directory, &image)?
@@ -176,7 +184,7 @@ impl Build {
         records::remove(&self.out)?;
         let (state, image) = self.image(&agent)?;
         let crates = self.sources.as_deref().map(sources::agent_crates).transpose()?;
-        records::write(&self.out, &image, crates.as_deref())?;
+        records::write(&self.out, &image, &agent, crates.as_deref())?;
         Ok(report::image(state, &self.out, &image))
     }
 

@@ -40,6 +40,20 @@ pub fn has_symbols(file: &[u8]) -> bool {
     ElfFile64::<Endianness>::parse(file).is_ok_and(|elf| elf.section_by_name(".symtab").is_some())
 }
 
+/// Most that a program may say of its compilers.
+const MAX_COMMENT: usize = 64 << 10;
+
+/// The compilers and the linker that made a program, by what they have written into it: (name, version).
+pub fn made_by(file: &[u8]) -> Vec<(&'static str, String)> {
+    const NAMES: [(&str, &str); 3] = [("gcc", "GCC: "), ("linker", "Linker: "), ("rustc", "rustc version ")];
+    let Ok(elf) = ElfFile64::<Endianness>::parse(file) else { return Vec::new() };
+    let comment = elf.section_by_name(".comment").and_then(|section| section.data().ok()).unwrap_or_default();
+    let comment = &comment[..comment.len().min(MAX_COMMENT)];
+    let lines = || comment.split(|byte| *byte == 0).filter_map(|line| std::str::from_utf8(line).ok());
+    let version = |prefix| lines().find_map(|line| line.strip_prefix(prefix)).map(str::to_owned);
+    NAMES.iter().filter_map(|&(name, prefix)| Some((name, version(prefix)?))).collect()
+}
+
 /// A file that is not a kernel module.
 #[derive(Debug, thiserror::Error)]
 pub enum ModuleFormatError {
@@ -88,6 +102,11 @@ mod tests {
         let this = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         check_static_program(&this).unwrap();
         assert!(matches!(module_info(&this), Err(ModuleFormatError::NoInformation)));
+        let made_by = made_by(&this);
+        assert!(
+            made_by.iter().any(|(name, version)| *name == "rustc" && version.starts_with("1.")),
+            "{made_by:?}"
+        );
     }
 
     #[test]
@@ -103,6 +122,7 @@ mod tests {
         for bytes in [&b""[..], b"#!/bin/sh\n", b"\x7fELF", &[0; 4096]] {
             assert!(matches!(check_static_program(bytes), Err(ProgramError::NotElf(_))));
             assert!(matches!(module_info(bytes), Err(ModuleFormatError::NotElf(_))));
+            assert_eq!(made_by(bytes), []);
         }
     }
 

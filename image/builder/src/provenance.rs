@@ -53,7 +53,8 @@ struct RunDetails {
 #[derive(Debug, Serialize)]
 struct Builder {
     id: &'static str,
-    version: BTreeMap<&'static str, &'static str>,
+    /// Of this program, and of the compilers that made the agent.
+    version: BTreeMap<&'static str, String>,
     #[serde(rename = "builderDependencies")]
     dependencies: Vec<Resource>,
 }
@@ -73,8 +74,13 @@ impl Resource {
     }
 }
 
-/// The statement about an image, whose `image.json` and `image.lock` are these bytes.
-pub fn provenance(image: &Image, manifest: &[u8], lock: &[u8]) -> serde_json::Result<Vec<u8>> {
+/// The statement about an image, whose `image.json` and `image.lock` are these bytes, and whose agent these compilers made.
+pub fn provenance(
+    image: &Image,
+    manifest: &[u8],
+    lock: &[u8],
+    compilers: &[(&'static str, String)],
+) -> serde_json::Result<Vec<u8>> {
     let files = &image.manifest;
     let subject = vec![
         Resource::new(MANIFEST_FILE, sha256(manifest)),
@@ -86,11 +92,10 @@ pub fn provenance(image: &Image, manifest: &[u8], lock: &[u8]) -> serde_json::Re
     if let Some(profile) = &files.kernel_profile {
         parameters.insert("kernelProfile", profile.clone());
     }
-    let builder = Builder {
-        id: BUILDER,
-        version: BTreeMap::from([("postern-image", env!("CARGO_PKG_VERSION"))]),
-        dependencies: vec![Resource::new("recipe", image.lock.recipe)],
-    };
+    let mut version: BTreeMap<_, _> = compilers.iter().cloned().collect();
+    version.insert("postern-image", env!("CARGO_PKG_VERSION").to_owned());
+    let builder =
+        Builder { id: BUILDER, version, dependencies: vec![Resource::new("recipe", image.lock.recipe)] };
     let statement = Statement {
         kind: STATEMENT,
         subject,
@@ -133,8 +138,9 @@ mod tests {
     #[test]
     fn subjects_are_the_files_and_materials_the_lock() {
         let image = test_files::image();
-        let bytes = provenance(&image, b"{}", b"lock").unwrap();
-        assert_eq!(bytes, provenance(&image, b"{}", b"lock").unwrap());
+        let made_by = [("rustc", "1.0".to_owned())];
+        let bytes = provenance(&image, b"{}", b"lock", &made_by).unwrap();
+        assert_eq!(bytes, provenance(&image, b"{}", b"lock", &made_by).unwrap());
         let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!((&json["_type"], &json["predicateType"]), (&STATEMENT.into(), &PREDICATE.into()));
         let digest = |list: &serde_json::Value, name: &str| {
@@ -148,6 +154,7 @@ mod tests {
         assert_eq!(digest(materials, LOCK_FILE), sha256(b"lock").to_hex());
         let package = &image.lock.kernel.packages[0];
         assert_eq!(digest(materials, &package.name), package.sha256.to_hex());
-        assert_ne!(bytes, provenance(&image, b"{ }", b"lock").unwrap());
+        assert_eq!(json["predicate"]["runDetails"]["builder"]["version"]["rustc"], "1.0");
+        assert_ne!(bytes, provenance(&image, b"{ }", b"lock", &made_by).unwrap());
     }
 }

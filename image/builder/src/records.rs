@@ -5,7 +5,7 @@ use std::{fs, io, path::Path, path::PathBuf};
 use postern_launch::image::MANIFEST_FILE;
 
 use crate::{
-    build::Image,
+    build::{Agent, Image},
     lock::LOCK_FILE,
     provenance::{PROVENANCE_FILE, provenance},
     sbom::{SBOM_FILE, SbomError, sbom},
@@ -38,7 +38,12 @@ pub fn remove(directory: &Path) -> Result<(), RecordsError> {
 }
 
 /// Writes both for the image in `directory`. `crates` is what its agent links, if that is known.
-pub fn write(directory: &Path, image: &Image, crates: Option<&[Crate]>) -> Result<(), RecordsError> {
+pub fn write(
+    directory: &Path,
+    image: &Image,
+    agent: &Agent,
+    crates: Option<&[Crate]>,
+) -> Result<(), RecordsError> {
     let read = |file: &str| {
         let path = directory.join(file);
         fs::read(&path).map_err(|source| RecordsError::Io { action: "reading", path, source })
@@ -46,7 +51,7 @@ pub fn write(directory: &Path, image: &Image, crates: Option<&[Crate]>) -> Resul
     let (manifest, lock) = (read(MANIFEST_FILE)?, read(LOCK_FILE)?);
     for (file, bytes) in [
         (SBOM_FILE, sbom(image, &manifest, crates)?),
-        (PROVENANCE_FILE, provenance(image, &manifest, &lock)?),
+        (PROVENANCE_FILE, provenance(image, &manifest, &lock, agent.made_by())?),
     ] {
         let path = directory.join(file);
         fs::write(&path, bytes).map_err(|source| RecordsError::Io { action: "writing", path, source })?;

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use postern_builder::kernel::{
     Kernel, KernelPackages, cache_directory,
     profile::{self, Profiles},
-    source::Source,
+    source::{Source, SourceError},
     specialised::{Plan, RESOLVED},
 };
 use serde_json::json;
@@ -116,6 +116,11 @@ impl KernelCommand {
             }
         }
     }
+}
+
+/// Whether it failed because the distribution has moved on: nothing that a change of ours has broken.
+pub(crate) fn source_moved_on(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(SourceError::MovedOn { .. })))
 }
 
 fn build(directory: &Path, profiles: &[String], jobs: usize) -> anyhow::Result<Report> {

@@ -29,6 +29,10 @@ pub enum FetchError {
     #[error("{program} failed: {message}")]
     Program { program: &'static str, message: String },
     #[error(
+        "apt-get cannot download {name} {version}: {message}; if its package lists are old, run `apt-get update`"
+    )]
+    Download { name: String, version: String, message: String },
+    #[error(
         "package {name} is not in apt's lists; run `apt-get update`, or give --package, or --kernel and --modules"
     )]
     NotFound { name: String },
@@ -192,7 +196,12 @@ pub(super) fn cached(package: &Package, cache: &Path) -> Result<PathBuf, FetchEr
     // As root apt would drop to a user of its own, which cannot write here, and warn.
     command.args(["download", "--quiet", "--option", "APT::Sandbox::User="]);
     command.arg(format!("{}={}", package.name, package.version)).current_dir(download.path());
-    run("apt-get", command)?;
+    run("apt-get", command).map_err(|error| match error {
+        FetchError::Program { message, .. } => {
+            FetchError::Download { name: package.name.clone(), version: package.version.clone(), message }
+        }
+        error => error,
+    })?;
     let entries = fs::read_dir(download.path()).map_err(|e| io("listing")(download.path(), e))?;
     let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
     let downloaded = entries.filter_map(|entry| Some(entry.ok()?.path())).find(is_package);
@@ -202,6 +211,13 @@ pub(super) fn cached(package: &Package, cache: &Path) -> Result<PathBuf, FetchEr
     check(&downloaded, package.sha256)?;
     fs::rename(&downloaded, &file).map_err(|e| io("renaming")(&downloaded, e))?;
     Ok(file)
+}
+
+/// Whether the first version comes after the second, by the distribution's own rules.
+pub(super) fn is_newer(version: &str, than: &str) -> bool {
+    let mut command = Command::new("dpkg");
+    command.args(["--compare-versions", version, "gt", than]);
+    run("dpkg", command).is_ok()
 }
 
 fn check(file: &Path, expected: Sha256) -> Result<(), FetchError> {

@@ -93,7 +93,7 @@ impl Source {
         })?;
         let Package { name, version, .. } = &self.package;
         packages::cached(&self.package, cache).map_err(|error| match newest(name) {
-            Ok(newest) if newest.version != *version => SourceError::MovedOn {
+            Ok(newest) if packages::is_newer(&newest.version, version) => SourceError::MovedOn {
                 package: name.clone(),
                 locked: version.clone(),
                 newest: newest.version,
