@@ -7,7 +7,7 @@ use std::{
 
 use postern_launch::{
     ImageError, ImageManifest,
-    image::{FORMAT, ImageFile, MANIFEST_FILE},
+    image::{FORMAT, ImageFile, MANIFEST_FILE, WITHOUT_ACPI},
 };
 
 use crate::{
@@ -183,13 +183,22 @@ pub fn build(agent: &Agent, kernel: &Kernel, directory: &Path) -> Result<Image, 
         format: FORMAT,
         kernel: ImageFile::describe(directory, KERNEL_FILE)?,
         initramfs: ImageFile::describe(directory, INITRAMFS_FILE)?,
-        cmdline: CMDLINE.into(),
+        cmdline: cmdline(kernel),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         kernel_release: kernel.release.clone(),
         kernel_profile: kernel.specialised.as_ref().map(|specialised| specialised.profile.clone()),
     };
     write(directory, MANIFEST_FILE, &json(&manifest)?)?;
     Ok(Image { manifest, lock })
+}
+
+/// What every launch shares, and whether the kernel has ACPI: QEMU makes a machine without it then.
+fn cmdline(kernel: &Kernel) -> String {
+    let has = |config: &[u8]| config.split(|byte| *byte == b'\n').any(|line| line == b"CONFIG_ACPI=y");
+    match &kernel.specialised {
+        Some(specialised) if !has(&specialised.config) => format!("{CMDLINE} {WITHOUT_ACPI}"),
+        _ => CMDLINE.to_owned(),
+    }
 }
 
 fn lock(agent: &Agent, kernel: &Kernel, modules: &[Module]) -> Lock {

@@ -28,7 +28,7 @@ const FOOTER: usize = BLOCK as usize;
 pub enum DiskFileError {
     #[error("the file cannot be read")]
     Read(#[source] io::Error),
-    #[error("it is no image disk: make one with `postern image pack`")]
+    #[error("it is no image disk")]
     NotADisk,
     #[error("its format is {0}, which this version does not know")]
     Format(u32),

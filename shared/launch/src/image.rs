@@ -19,6 +19,8 @@ pub const MANIFEST_FILE: &str = "image.json";
 const MAX_MANIFEST: u64 = 64 * 1024;
 /// Longest kernel command line of x86 (`COMMAND_LINE_SIZE`), with room for what a launch adds to the image's.
 const MAX_CMDLINE: usize = 1536;
+/// The word on an image's command line that says of its kernel: it has no ACPI.
+pub const WITHOUT_ACPI: &str = "acpi=off";
 
 /// An image that cannot be used, and why.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +100,12 @@ impl ImageManifest {
             return Err(ImageError::Cmdline);
         }
         Ok(manifest)
+    }
+
+    /// Whether the kernel looks for its devices in ACPI's tables. One that was specialised to microvm is told where they
+    /// are by the command line.
+    pub fn uses_acpi(&self) -> bool {
+        self.cmdline.split_ascii_whitespace().all(|word| word != WITHOUT_ACPI)
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use postern_model::Sha256;
 
-use crate::{measure::MeasuredLaunch, shape::Machine};
+use crate::{measure::MeasuredLaunch, shape::Machine, spec::EMULATED_CPU};
 
 /// Arguments that are not those of a launch that can be measured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,7 +116,7 @@ pub fn parse(args: &[String]) -> Result<Launched, ParseArgsError> {
         }
     }
     let (smp, cpu) = (smp.value()?, cpu.value()?);
-    if cpu.contains(',') {
+    if cpu.contains(',') && cpu != EMULATED_CPU {
         return Err(ParseArgsError::Value { option: "-cpu", value: cpu.to_owned() });
     }
     Ok(Launched {

@@ -20,9 +20,10 @@ pub const AGENT_VSOCK_PORT: u32 = 1024;
 pub const OWNER_TCP_PORT: u16 = 50090;
 /// The guest's address in QEMU's user network.
 pub const GUEST_ADDRESS: &str = "10.0.2.15";
-/// Memory in MiB for translated code of an emulated guest. Booting takes about 30, a first container as much again; QEMU's
-/// own bound is a gigabyte, which a pod that lives long fills.
-const TRANSLATED_MIB: u32 = 64;
+/// Memory in MiB for translated code of an emulated guest. Booting and a first container take just above 64; when it is full,
+/// all of it is thrown away and translated anew, in the middle of what the guest does. QEMU's own bound is a gigabyte, which a
+/// pod that lives long fills.
+const TRANSLATED_MIB: u32 = 96;
 /// The guest's only network card.
 pub const GUEST_MAC: &str = "52:54:00:70:6f:64";
 
@@ -31,6 +32,17 @@ pub const GUEST_MAC: &str = "52:54:00:70:6f:64";
 /// costs an emulator dearly. `lapic_timer_khz`: QEMU's local APIC counts nanoseconds; our own kernel need not wait a tenth of
 /// a second to learn it, and others do not know the word.
 const EMULATED: &str = "tsc=reliable no_timer_check noreplace-smp lapic_timer_khz=1000000";
+
+/// An emulated CPU with everything that QEMU can emulate, but for the promise that `rep movsb` and `rep stosb` are fast:
+/// programs believe it, and QEMU emulates them a byte at a time.
+pub(crate) const EMULATED_CPU: &str = "max,-erms,-fsrm";
+
+/// Where a microvm has its virtio devices: so many places of so many bytes from this address on, with interrupts from this
+/// one on (QEMU's hw/i386/microvm.c). What is in a place the kernel finds out by looking.
+const MICROVM_PLACES: u64 = 8;
+const MICROVM_PLACE: u64 = 512;
+const MICROVM_FIRST: u64 = 0xfeb0_0000;
+const MICROVM_INTERRUPT: u64 = 5;
 
 /// Image disks of one pod: a microvm has eight places for virtio devices, and a pod needs three.
 pub const MAX_DISKS: usize = 4;
@@ -42,6 +54,10 @@ pub enum SpecError {
         "a microvm under TCG needs the frequency of the host's time stamp counter: its guest would hang without"
     )]
     TscFrequency,
+    #[error(
+        "the image's kernel is for microvm alone; build an image with `--profile q35`, or with the distribution's kernel"
+    )]
+    MicrovmOnly,
     #[error("a pod has at most {MAX_DISKS} image disks, not {0}")]
     Disks(usize),
     #[error("path {0:?} is not UTF-8, which QEMU's arguments have to be here")]
@@ -90,6 +106,7 @@ pub struct LaunchSpec {
     kernel: String,
     initramfs: String,
     cmdline: String,
+    acpi: bool,
     shape: PodShape,
     measurement: Measurement,
     qmp_socket: String,
@@ -121,6 +138,9 @@ impl LaunchSpec {
         if (shape.machine, shape.accelerator, shape.tsc_khz) == (Machine::Microvm, Accelerator::Tcg, None) {
             return Err(SpecError::TscFrequency);
         }
+        if shape.machine != Machine::Microvm && !image.uses_acpi() {
+            return Err(SpecError::MicrovmOnly);
+        }
         if wiring.disks.len() > MAX_DISKS {
             return Err(SpecError::Disks(wiring.disks.len()));
         }
@@ -129,6 +149,7 @@ impl LaunchSpec {
             kernel: text(image_dir.join(&image.kernel.file))?,
             initramfs: text(image_dir.join(&image.initramfs.file))?,
             cmdline: cmdline(image, shape),
+            acpi: image.uses_acpi(),
             shape: *shape,
             measurement: expected_measurement(image, shape),
             qmp_socket: text(wiring.qmp_socket)?,
@@ -190,7 +211,8 @@ impl LaunchSpec {
         match self.shape.machine {
             // No legacy timers or interrupt controller: their emulation is what boots slowly. The command line is what
             // is measured, so QEMU must not add to it.
-            Machine::Microvm => "microvm,acpi=on,rtc=on,pit=off,pic=off,auto-kernel-cmdline=off",
+            Machine::Microvm if self.acpi => "microvm,acpi=on,rtc=on,pit=off,pic=off,auto-kernel-cmdline=off",
+            Machine::Microvm => "microvm,acpi=off,rtc=on,pit=off,pic=off,auto-kernel-cmdline=off",
             Machine::Q35 => "q35,i8042=off,sata=off,smbus=off,usb=off,vmport=off",
         }
     }
@@ -276,7 +298,7 @@ pub fn expected_measurement(image: &ImageManifest, shape: &PodShape) -> Measurem
 
 fn cpu_model(shape: &PodShape) -> &'static str {
     match shape.accelerator {
-        Accelerator::Tcg => "max",
+        Accelerator::Tcg => EMULATED_CPU,
         Accelerator::Kvm => "host",
     }
 }
@@ -289,6 +311,12 @@ fn cmdline(image: &ImageManifest, shape: &PodShape) -> String {
         }
         cmdline.push_str(word);
     };
+    if shape.machine == Machine::Microvm && !image.uses_acpi() {
+        for place in 0..MICROVM_PLACES {
+            let (address, interrupt) = (MICROVM_FIRST + place * MICROVM_PLACE, MICROVM_INTERRUPT + place);
+            add(&format!("virtio_mmio.device={MICROVM_PLACE}@{address:#x}:{interrupt}"));
+        }
+    }
     if let (Accelerator::Tcg, Some(khz)) = (shape.accelerator, shape.tsc_khz) {
         add(&format!("tsc_early_khz={khz}"));
         add(EMULATED);

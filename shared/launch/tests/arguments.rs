@@ -79,6 +79,28 @@ fn arguments_are_the_golden_ones() {
 }
 
 #[test]
+fn a_kernel_without_acpi_is_told_where_its_devices_are() {
+    let image = ImageManifest { cmdline: "quiet acpi=off".into(), ..image() };
+    let of = |machine, accelerator| {
+        LaunchSpec::new(&image, Path::new("/srv/image"), &shape(machine, accelerator), wiring(vhost_user()))
+    };
+    let spec = of(Machine::Microvm, Accelerator::Tcg).unwrap();
+    assert_golden("microvm-tcg-without-acpi.args", &spec.qemu_args());
+    let read = launched(&spec.qemu_args());
+    assert_eq!(
+        launch_digest(&read.measured(image.kernel.sha256, image.initramfs.sha256)),
+        spec.expected_measurement()
+    );
+    assert!(of(Machine::Microvm, Accelerator::Kvm).unwrap().cmdline().contains("512@0xfeb00e00:12"));
+    // There is no other machine for it.
+    for accelerator in Accelerator::ALL {
+        assert_eq!(of(Machine::Q35, *accelerator), Err(SpecError::MicrovmOnly));
+    }
+    // A word that only resembles it says nothing.
+    assert!(ImageManifest { cmdline: "xacpi=off acpi=off2".into(), ..image }.uses_acpi());
+}
+
+#[test]
 fn a_microvm_under_tcg_needs_the_frequency() {
     let mut shape = shape(Machine::Microvm, Accelerator::Tcg);
     shape.tsc_khz = None;
