@@ -1,7 +1,7 @@
-//! An archive of an OCI layout, sent without the layers that the pod has already.
+//! An archive, sent without the layers that the pod has already.
 //!
-//! The archive is gone through twice: for its documents, which say what its layers are, and for what is sent of it. An
-//! archive that is not understood here, whatever the reason, is sent as it is: the pod says what is wrong with it.
+//! It is gone through for its documents, which say what its layers are, and again for what is sent of it. An archive that
+//! is not understood here, whatever the reason, is sent as it is: the pod says what is wrong with it.
 
 use std::{
     collections::HashSet,
@@ -14,17 +14,25 @@ use postern_model::Sha256;
 use tar::{Builder, EntryType, Header};
 
 use super::{
+    docker::Converted,
     layout::Layout,
-    local::{Member, blob, documents, each_member},
+    local::{Member, blob, documents, each_member, member},
 };
 
 /// An archive of which some layers stay here.
 #[derive(Debug)]
 pub(super) struct Thinned {
     pub(super) path: PathBuf,
-    pub(super) left_out: HashSet<Sha256>,
     /// What is sent, without headers.
     pub(super) size: u64,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// A layout, and the blobs that are left out of it.
+    Layout(HashSet<Sha256>),
+    Docker(Converted),
 }
 
 impl Thinned {
@@ -33,39 +41,52 @@ impl Thinned {
         if held.is_empty() {
             return None;
         }
-        let folder = tempfile::tempdir().ok()?;
-        documents(path, folder.path()).ok()?;
-        let mut layout = Layout::open(folder.path(), None).ok()?;
-        layout.leave_out(held).ok()?;
-        let left_out = layout.left_out().clone();
-        if left_out.is_empty() {
-            return None;
-        }
-        let (mut size, mut plain) = (0, true);
-        each_member(path, |member| {
-            plain &= is_plain(member.kind);
-            let stays = blob(&member.name).is_some_and(|digest| left_out.contains(&digest));
-            size += if stays { 0 } else { member.size };
-            Ok(if plain { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        })
-        .ok()?;
-        plain.then(|| Self { path: path.to_owned(), left_out, size })
+        let (form, size) = match member(path, "index.json").ok()? {
+            Some(_) => layout(path, held).map(|(left_out, size)| (Form::Layout(left_out), size))?,
+            None => {
+                let converted = Converted::new(path, held)?;
+                let size = converted.size();
+                (Form::Docker(converted), size)
+            }
+        };
+        Some(Self { path: path.to_owned(), size, form })
     }
 
     /// Writes what is left. An error is of reading: what `out` cannot take any more, the pod's answer explains.
     pub(super) fn pack(&self, out: impl Write) -> io::Result<()> {
         let mut tar = Builder::new(Taken(out));
-        let packed = each_member(&self.path, |member| {
-            if blob(&member.name).is_none_or(|digest| !self.left_out.contains(&digest)) {
-                append(&mut tar, member)?;
-            }
-            Ok(ControlFlow::Continue(()))
-        });
+        let packed = match &self.form {
+            Form::Docker(converted) => converted.pack(&self.path, &mut tar),
+            Form::Layout(left_out) => each_member(&self.path, |member| {
+                if blob(&member.name).is_none_or(|digest| !left_out.contains(&digest)) {
+                    append(&mut tar, member)?;
+                }
+                Ok(ControlFlow::Continue(()))
+            }),
+        };
         match packed.and_then(|()| tar.into_inner()?.flush()) {
             Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Closed>()) => Ok(()),
             packed => packed,
         }
     }
+}
+
+/// The blobs that can be left out of the layout, and the size of the rest.
+fn layout(path: &Path, held: &HashSet<Sha256>) -> Option<(HashSet<Sha256>, u64)> {
+    let folder = tempfile::tempdir().ok()?;
+    documents(path, folder.path()).ok()?;
+    let mut layout = Layout::open(folder.path(), None).ok()?;
+    layout.leave_out(held).ok()?;
+    let left_out = layout.left_out().clone();
+    let (mut size, mut plain) = (0, !left_out.is_empty());
+    each_member(path, |member| {
+        plain &= is_plain(member.kind);
+        let stays = blob(&member.name).is_some_and(|digest| left_out.contains(&digest));
+        size += if stays { 0 } else { member.size };
+        Ok(if plain { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })
+    .ok()?;
+    plain.then_some((left_out, size))
 }
 
 /// The kinds of entries that mean the same when they are written anew.

@@ -151,7 +151,7 @@ fn stop(visited: io::Result<ControlFlow<()>>) -> Result<(), Option<io::Error>> {
 }
 
 /// One small file of an archive.
-fn member(path: &Path, name: &str) -> Result<Option<Vec<u8>>, LocalError> {
+pub(super) fn member(path: &Path, name: &str) -> Result<Option<Vec<u8>>, LocalError> {
     let mut found = None;
     let looked = each_member(path, |member| {
         if member.name != Path::new(name) || member.size > MAX_DOCUMENT {

@@ -1,6 +1,7 @@
 //! Container images on this machine: OCI layouts, archives and disks, and how they get into a pod.
 
 mod archive;
+mod docker;
 mod layout;
 mod local;
 mod pack;

@@ -55,6 +55,32 @@ fn the_same_image_again_costs_next_to_nothing() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_docker_archive_has_the_digest_that_it_has_when_it_is_sent_whole() -> anyhow::Result<()> {
+    let pod = Pod::start()?;
+    let wire = Wire::to(&pod)?;
+    pod.add("wired", &format!("tcp://{}", wire.address));
+    let path = pod.path("docker.tar");
+    ImageRecipe::busybox("dock:1").write_docker_archive(&path)?;
+    let whole = std::fs::read(&path)?;
+    let first = pod.postern_with_input(&["image", "push", "wired", "-"], &whole);
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    for (args, name) in [
+        (&["image", "push", "wired", text(&path)][..], "docker.io/library/dock:1"),
+        (&["image", "push", "wired", text(&path), "example.org/other:2"], "example.org/other:2"),
+    ] {
+        let mut said = None;
+        let again = cost(&wire, || said = Some(pod.ok(args)));
+        assert!(again < LITTLE, "{again} bytes for {args:?}");
+        let digest = |text: String| text.trim().rsplit_once('@').map(|(_, digest)| digest.to_owned());
+        let said = said.map(|said| said.text()).unwrap_or_default();
+        assert!(said.starts_with(name), "{said}");
+        assert_eq!(digest(said), digest(first.text()));
+    }
+    assert_eq!(pod.ok(&["run", "--rm", "demo", "example.org/other:2", "echo", "whole"]).text(), "whole\n");
+    Ok(())
+}
+
+#[test]
 fn a_layer_of_other_content_is_sent() -> anyhow::Result<()> {
     let pod = Pod::with_image()?;
     let wire = Wire::to(&pod)?;
