@@ -104,7 +104,7 @@ impl fmt::Display for Failure {
         let mut last = self.what.clone();
         let mut next = self.source.as_deref().map(|source| source as &(dyn Error + 'static));
         while let Some(error) = next {
-            let said = error.to_string();
+            let said = plain(&error.to_string());
             // Some crates repeat their source in their own text.
             if !last.contains(&said) {
                 write!(f, ": {}", text::clean(&said))?;
@@ -114,6 +114,23 @@ impl fmt::Display for Failure {
         }
         Ok(())
     }
+}
+
+/// What the system says, without its number: the words say the same.
+fn plain(said: &str) -> String {
+    let mut text = String::with_capacity(said.len());
+    let mut rest = said;
+    while let Some((before, after)) = rest.split_once(" (os error ") {
+        text.push_str(before);
+        rest = match after.split_once(')') {
+            Some((number, after)) if number.bytes().all(|c| c.is_ascii_digit()) => after,
+            _ => {
+                text.push_str(" (os error ");
+                after
+            }
+        };
+    }
+    text + rest
 }
 
 /// The code for what this machine says: no room for what was to be written, or nothing where something was named.
@@ -152,6 +169,16 @@ mod tests {
         let failure = Failure::general("cannot write x").caused_by(inner);
         assert_eq!(failure.to_string(), "cannot write x: disk is full");
         assert_eq!(failure.exit(), Exit::Failed);
+    }
+
+    #[test]
+    fn what_the_system_says_is_told_in_words() {
+        let failure = |text: &str| Failure::general("cannot").caused_by(text).to_string();
+        assert_eq!(
+            failure("x: Not a directory (os error 20): y (os error 2)"),
+            "cannot: x: Not a directory: y"
+        );
+        assert_eq!(failure("a (os error of mine)"), "cannot: a (os error of mine)");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::Write as _,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -118,6 +118,18 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     }
 }
 
+/// Reads a key of ours. One that others may read is not used: it may be somebody else's by now.
+pub(crate) fn read_key(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    let Some(key) = read(path)? else { return Ok(None) };
+    let mode = fs::metadata(path).or_fail(|| format!("cannot read {}", path.display()))?.permissions().mode();
+    match mode & 0o077 {
+        0 => Ok(Some(key)),
+        _ => Err(Failure::general(format!("refusing to use the key in {}", path.display()))
+            .caused_by(format!("others can read or write it (mode {:04o})", mode & 0o7777))
+            .hint(format!("if nobody has: chmod 600 {}", path.display()))),
+    }
+}
+
 /// Reads a text file of ours whole. `None` when there is none.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, Failure> {
     let Some(content) = read(path)? else { return Ok(None) };
@@ -126,8 +138,6 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -141,6 +151,20 @@ mod tests {
         write_private(&path, b"two", Existing::Replace).unwrap();
         assert_eq!(read(&path).unwrap().unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        assert!(read_key(&path).unwrap().is_none());
+        write_private(&path, b"key", Existing::Refuse).unwrap();
+        assert_eq!(read_key(&path).unwrap().unwrap(), b"key");
+        for mode in [0o640, 0o604, 0o620] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let failure = read_key(&path).unwrap_err().to_string();
+            assert!(failure.contains(&format!("mode 0{mode:o}")), "{failure}");
+        }
     }
 
     #[test]

@@ -107,23 +107,26 @@ fn user_name() -> String {
 pub(crate) fn load_ca(home: &Home) -> Result<OwnerCa, Failure> {
     let dir = home.identity();
     let certificate = required(&dir.join("owner-ca.pem"))?;
-    let key = required(&dir.join("owner-ca.key"))?;
+    let key = dir.join("owner-ca.key");
+    let key = home::read_key(&key)?.ok_or_else(|| missing(&key))?;
     OwnerCa::from_pem(&certificate, &key)
         .or_fail(|| format!("the owner CA in {} cannot be used", dir.display()))
 }
 
 fn required(path: &Path) -> Result<Vec<u8>, Failure> {
-    home::read(path)?.ok_or_else(|| {
-        Failure::general(format!("there is no identity: {} is missing", path.display()))
-            .hint("`postern init` makes one")
-    })
+    home::read(path)?.ok_or_else(|| missing(path))
+}
+
+fn missing(path: &Path) -> Failure {
+    Failure::general(format!("there is no identity: {} is missing", path.display()))
+        .hint("`postern init` makes one")
 }
 
 /// The client certificate for `role`, issued anew when it has run out and the CA key is here.
 pub(crate) fn client(home: &Home, role: Role) -> Result<ClientIdentity, Failure> {
     let dir = home.identity();
     let path = |end: &str| dir.join(format!("client-{role}.{end}"));
-    let (Some(certificate), Some(key)) = (home::read(&path("pem"))?, home::read(&path("key"))?) else {
+    let (Some(certificate), Some(key)) = (home::read(&path("pem"))?, home::read_key(&path("key"))?) else {
         let failure = Failure::general(format!("there is no identity for role {role} in {}", dir.display()));
         return Err(match dir.join("owner-ca.pem").exists() {
             true => failure.hint(format!("`postern init --role {role}` issues one")),

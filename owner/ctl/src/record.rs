@@ -77,6 +77,11 @@ impl PodRecord {
     pub(crate) fn load(home: &Home, name: &PodName) -> Result<Self, Failure> {
         let path = Self::dir(home, name).join("pod.json");
         let Some(text) = home::read_text(&path)? else {
+            if Self::dir(home, name).is_dir() {
+                return Err(Failure::new(Exit::NotFound, format!("pod {name} is half made"))
+                    .caused_by("it is being created, or its creation was killed")
+                    .hint(format!("`postern pod rm {name}` takes away what is left of it")));
+            }
             return Err(Failure::new(Exit::NotFound, format!("no pod {name}"))
                 .hint("`postern pod ls` lists pods; `postern pod create NAME` makes one"));
         };
@@ -182,6 +187,8 @@ mod tests {
         let name: PodName = "demo".parse().unwrap();
         PodRecord::reserve(&home, &name).unwrap();
         assert!(PodRecord::reserve(&home, &name).is_err());
+        let half = PodRecord::load(&home, &name).unwrap_err();
+        assert!(half.to_string().starts_with("pod demo is half made"), "{half}");
         let mut record =
             PodRecord::new(name.clone(), "tcp://127.0.0.1:1".into(), Origin::Added, HostData::new([7; 32]));
         record.measurements.push(Measurement::new([9; 48]));

@@ -104,13 +104,11 @@ pub(crate) fn pack(
         Some(to) => to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
         None => &kept,
     };
+    let cannot_write = || format!("cannot write in {}", directory.display());
+    fs::metadata(directory).or_fail(cannot_write)?;
     // Whole or not at all: under another name until it is done.
-    let mut unfinished = tempfile::Builder::new()
-        .prefix(".packing-")
-        .tempfile_in(directory)
-        // The library names its own file, which nobody knows.
-        .map_err(|error| io::Error::from(error.kind()))
-        .or_fail(|| format!("cannot write in {}", directory.display()))?;
+    let mut unfinished =
+        tempfile::Builder::new().prefix(".packing-").tempfile_in(directory).or_fail(cannot_write)?;
     let packed = opened.pack(reference, &kept, unfinished.as_file_mut(), stop).or_fail(what)?;
     let path = to.map_or_else(|| kept.join(packed.disk.root_hash().to_hex()), Path::to_owned);
     let cannot = || format!("cannot write {}", path.display());
