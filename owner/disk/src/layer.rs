@@ -90,7 +90,7 @@ struct Unpacker<'a> {
 impl Unpacker<'_> {
     fn unpack(&mut self, stream: impl Read) -> Result<(), LayerError> {
         let mut records = Records::new(stream, MAX_PATH);
-        while let Some(mut record) = records.next()? {
+        while let Some(mut record) = records.next_record()? {
             let refused = |path: &[u8], source| LayerError::Entry { path: printable(path), source };
             let meta = meta(&mut record).map_err(|source| refused(&record.path, source))?;
             let change = match record.kind {

@@ -114,7 +114,7 @@ impl<R: Read> Records<R> {
     }
 
     /// The next entry; what was not read of the one before is passed over.
-    pub fn next(&mut self) -> Result<Option<Record>, FormatError> {
+    pub fn next_record(&mut self) -> Result<Option<Record>, FormatError> {
         self.skip_data()?;
         let mut extensions = Extensions::default();
         while let Some(header) = self.header()? {

@@ -88,7 +88,7 @@ impl Spool {
         let mut records = Records::new(decoder, limits.path_bytes);
         let mut spool = Self { directory, entries: BTreeMap::new(), charge: Arc::new(Mutex::new(charge)) };
         let mut count = 0;
-        while let Some(record) = records.next()? {
+        while let Some(record) = records.next_record()? {
             count += 1;
             if count > limits.archive_entries {
                 return Err(SpoolError::TooManyEntries(limits.archive_entries));

@@ -24,7 +24,7 @@ pub fn fuzz_layer(bytes: &[u8]) {
     let limits = crate::Limits::default();
     let mut records = Records::new(bytes, limits.path_bytes);
     let mut buffer = [0; 4096];
-    while let Ok(Some(record)) = records.next() {
+    while let Ok(Some(record)) = records.next_record() {
         let _ = path::EntryPath::parse(&record.path, &limits);
         for (name, _) in &record.attributes {
             let _ = postern_layer::disposition(name);

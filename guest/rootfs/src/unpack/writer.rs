@@ -111,7 +111,7 @@ pub(crate) fn unpack<R: Read>(
         buffer: vec![0; BUFFER],
     };
     let mut records = Records::new(stream, limits.path_bytes);
-    while let Some(record) = records.next()? {
+    while let Some(record) = records.next_record()? {
         writer.apply(&record, &mut records).map_err(|error| writer.explain(error, &record))?;
     }
     writer.tree.leave().map_err(|error| UnpackError::Entry { path: "/".into(), source: error.into() })?;

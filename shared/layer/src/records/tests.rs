@@ -54,12 +54,12 @@ fn reads_entries_and_passes_over_unread_data() {
         (header("c", b'0', 3), b"xyz"),
     ]);
     let mut records = records(&bytes);
-    assert_eq!(records.next().unwrap().unwrap().size, 600);
-    assert_eq!(records.next().unwrap().unwrap().kind, Kind::Directory);
-    assert_eq!(records.next().unwrap().unwrap().path, b"c");
+    assert_eq!(records.next_record().unwrap().unwrap().size, 600);
+    assert_eq!(records.next_record().unwrap().unwrap().kind, Kind::Directory);
+    assert_eq!(records.next_record().unwrap().unwrap().path, b"c");
     assert_eq!(content(&mut records), b"xyz");
-    assert!(records.next().unwrap().is_none());
-    assert!(records.next().unwrap().is_none());
+    assert!(records.next_record().unwrap().is_none());
+    assert!(records.next_record().unwrap().is_none());
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn reads_long_names_of_both_kinds() {
         (header("short", b'0', 0), b""),
     ]);
     let mut records = records(&bytes);
-    assert_eq!(records.next().unwrap().unwrap().path, long.as_bytes());
-    assert_eq!(records.next().unwrap().unwrap().path, long.as_bytes());
+    assert_eq!(records.next_record().unwrap().unwrap().path, long.as_bytes());
+    assert_eq!(records.next_record().unwrap().unwrap().path, long.as_bytes());
 }
 
 #[test]
@@ -87,9 +87,9 @@ fn a_pax_size_counts_over_the_headers() {
         (header("b", b'0', 0), b""),
     ]);
     let mut records = records(&bytes);
-    assert_eq!(records.next().unwrap().unwrap().size, 3);
+    assert_eq!(records.next_record().unwrap().unwrap().size, 3);
     assert_eq!(content(&mut records), b"abc");
-    assert_eq!(records.next().unwrap().unwrap().path, b"b");
+    assert_eq!(records.next_record().unwrap().unwrap().path, b"b");
 }
 
 #[test]
@@ -119,11 +119,11 @@ fn expands_sparse_files_of_three_formats() {
     ]);
     let mut records = records(&bytes);
     for _ in 0..3 {
-        let record = records.next().unwrap().unwrap();
+        let record = records.next_record().unwrap().unwrap();
         assert_eq!((record.path.as_slice(), record.size), (&b"s"[..], 1100));
         assert_eq!(content(&mut records), expected);
     }
-    assert_eq!(records.next().unwrap().unwrap().path, b"last");
+    assert_eq!(records.next_record().unwrap().unwrap().path, b"last");
 }
 
 /// Puts the right length before each record.
@@ -187,7 +187,7 @@ fn numbers_in_octal_and_base_256() {
 fn exhaust(bytes: &[u8]) -> Result<(), FormatError> {
     let mut records = records(bytes);
     let mut buffer = [0; 4096];
-    while records.next()?.is_some() {
+    while records.next_record()?.is_some() {
         while records.data(&mut buffer)? != Chunk::End {}
     }
     Ok(())
