@@ -22,7 +22,7 @@ const KILLED: i32 = 137;
 fn limits_hold_in_the_guest() {
     let vm = Vm::boot(&["--cpus", "2", "--memory", "192M"]).unwrap();
     vm.ok(&["run", POD, "busybox:latest", "-d", "--name", "bystander", "--", "sleep", "100000"]).unwrap();
-    for part in [processors, memory, cpu_time, processes, storage] {
+    for part in [processors, memory, cpu_time, processes, storage, owners_door] {
         part(&vm).unwrap();
         vm.script("bystander", "true").unwrap();
     }
@@ -190,5 +190,20 @@ fn storage(vm: &Vm) -> anyhow::Result<()> {
     vm.ok(&pull)?;
     vm.ok(&["image", "rm", POD, &reference])?;
     vm.push(&recipe)?.ok()?;
+    Ok(())
+}
+
+/// A container shares the pod's loopback, where the owner's endpoint listens too: one that knocks there without end, and
+/// never says a word, leaves the owner's places free.
+fn owners_door(vm: &Vm) -> anyhow::Result<()> {
+    let knock = "busybox mkfifo /tmp/silence; sleep 100000 > /tmp/silence & i=0; while [ $i -lt 80 ]; do i=$((i+1)); \
+                 (while :; do nc 127.0.0.1 50090 < /tmp/silence > /dev/null 2>&1; done) & done; wait";
+    vm.ok(&["run", POD, "busybox:latest", "-d", "--name", "knocker", "--", "sh", "-c", knock])?;
+    // Port 50090, in whatever state: connections that were turned away are remembered for a while.
+    vm.script("bystander", "until [ $(grep -c :C3AA /proc/net/tcp) -gt 64 ]; do sleep 1; done")?;
+    for _ in 0..5 {
+        vm.ok(&["ps", POD])?;
+    }
+    vm.ok(&["rm", "--force", &format!("{POD}/knocker")])?;
     Ok(())
 }
