@@ -148,7 +148,7 @@ mod tests {
     #[tokio::test]
     async fn a_version_is_remembered_until_the_program_is_another() {
         let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(&dir.path().join("home"));
+        let home = Home::at(dir.path().join("home"));
         let (qemu, asked) = (dir.path().join("qemu"), dir.path().join("asked"));
         let install = |version: &str| {
             let said = format!("QEMU emulator version {version}");

@@ -121,7 +121,11 @@ impl StartError {
             }
             Self::DiskTwice { .. } => "name each disk once".into(),
             Self::Spec(SpecError::Disks(_)) => "leave some --disk out; push those images".into(),
-            Self::Spec(_) => "give the figure that `postern-host probe` prints with --tsc-khz".into(),
+            Self::Spec(SpecError::TscFrequency) => {
+                "give the figure that `postern-host probe` prints with --tsc-khz".into()
+            }
+            // These say themselves what to do.
+            Self::Spec(SpecError::MicrovmOnly | SpecError::Path(_)) => return None,
             Self::PortInUse { listen } => {
                 format!("listen elsewhere, or with --listen {}:0 on any free port", listen.ip())
             }
