@@ -5,8 +5,8 @@
 //! ```
 //! What a container runtime does (fork in the middle of set-up, enter namespaces, change directory, identity and
 //! dumpability of the whole process) must not happen in a threaded process, nor in one whose memory or descriptors a
-//! container's first instructions could inherit. The zygote is executed when the agent starts, before there is
-//! anything to wait for, from a read-only view of the program. It holds one socket and no data. Each operation gets a
+//! container's first instructions could inherit. The zygote is executed for the first operation, and again should it
+//! be gone, from a read-only view of the program. It holds one socket and no data. Each operation gets a
 //! fork of it, used once, whose parent, like that of the container's processes, is the agent.
 
 pub(crate) mod channel;
