@@ -116,7 +116,7 @@ impl VerifyError {
                 .hint(hint(check, name.as_str()))
             }
             Self::Connect(error @ ConnectError::Refused(_)) => {
-                Failure::new(Exit::Denied, format!("pod {name} refused this owner")).caused_by(error).hint(
+                Failure::new(Exit::Denied, format!("cannot enter pod {name}")).caused_by(error).hint(
                     "the pod obeys the identity it was created with; see XDG_CONFIG_HOME and `postern init`",
                 )
             }

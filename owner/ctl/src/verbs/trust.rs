@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use postern_evidence::{RootKind, TrustedRoots};
 use postern_launch::Mitigations;
+use postern_model::Measurement;
 use serde_json::json;
 
 use crate::{
@@ -58,8 +59,8 @@ struct AddArgs {
     #[arg(long, value_name = "PEM")]
     simulated: Option<PathBuf>,
     /// Trust this measurement: 96 hexadecimal digits
-    #[arg(long, value_name = "HEX")]
-    measurement: Option<String>,
+    #[arg(long, value_name = "HEX", value_parser = Measurement::from_hex)]
+    measurement: Option<Measurement>,
     /// Trust the measurement of this guest image, launched in the shape given beside it
     #[arg(long, value_name = "DIR")]
     image_dir: Option<PathBuf>,
@@ -102,7 +103,7 @@ fn add(owner: &Owner, args: AddArgs) -> Result<(), Failure> {
             launch::accept_mitigations(shape.mitigations, OWNERS, &args.accept_risk)?;
             (launch::measurement(dir, &shape)?.to_hex(), Some(shape.mitigations))
         }
-        None => (args.measurement.clone().unwrap_or_default(), None),
+        None => (args.measurement.map(|measurement| measurement.to_hex()).unwrap_or_default(), None),
     };
     let name = named(format!("measurement-{}", measurement.get(..8).unwrap_or_default()));
     trust::add(&owner.home, &name, &Entry::Measurement { measurement: measurement.clone(), mitigations })?;

@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Virtual CPUs; 1 when left out
     #[arg(long, value_name = "N", value_parser = parse::<Cpus>)]
     cpus: Option<Cpus>,
-    /// Machine type: microvm or q35; chosen by probing when left out
+    /// Machine type: microvm, or q35 with an image whose kernel is for it; chosen by probing when left out
     #[arg(long, value_name = "MACHINE", value_parser = parse::<Machine>)]
     machine: Option<Machine>,
     /// Whether the guest's kernel works around the CPU's leaks: on or off. Off makes the pod a single trust domain; it is
