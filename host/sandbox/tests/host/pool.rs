@@ -20,6 +20,8 @@ use serde_json::Value;
 
 use crate::rig::{Begun, Guest, Rig, SOON};
 
+mod claims;
+
 struct Pool<'a> {
     rig: &'a Rig,
     child: Child,
