@@ -8,7 +8,11 @@ use std::{
     process::Command,
 };
 
-use postern_tests::{archive::ImageRecipe, home::Home, programs};
+use postern_tests::{
+    archive::ImageRecipe,
+    programs,
+    vm::{POD, Vm},
+};
 
 const QEMU: &str = "qemu-system-x86_64";
 /// The owner's door.
@@ -18,39 +22,20 @@ const OVER_BUDGET: i32 = 5;
 /// `TCP_LISTEN` in /proc/net/tcp.
 const LISTENING: &str = "0A";
 
-struct Owner {
-    home: Home,
-    folder: tempfile::TempDir,
+/// Runs `postern`, which must succeed; what it printed.
+fn ok(vm: &Vm, args: &[&str]) -> String {
+    vm.ok(args).unwrap().text()
 }
 
-fn owner() -> Owner {
-    let folder = tempfile::tempdir().unwrap();
-    let home = Home::new(folder.path().join("owner")).unwrap();
-    home.postern(&["init"]).unwrap().ok().unwrap();
-    Owner { home, folder }
-}
-
-impl Owner {
-    fn ok(&self, args: &[&str]) -> String {
-        self.home.postern(args).unwrap().ok().unwrap().text()
-    }
-
-    fn image(&self) -> String {
-        let archive = self.folder.path().join("busybox.tar");
-        ImageRecipe::busybox("busybox:latest").write_oci_archive(&archive).unwrap();
-        format!("oci-archive:{}", archive.display())
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        let _ = self.home.host(&["rm", "--stop", "demo"]);
-    }
+/// The pod, with busybox in it.
+fn create(vm: &Vm) {
+    vm.try_boot(&[]).unwrap().ok().unwrap();
+    vm.push(&ImageRecipe::busybox("busybox:latest")).unwrap().ok().unwrap();
 }
 
 /// Ports that listen, by what the kernel says in the network namespace that the whole pod shares.
-fn listening(owner: &Owner) -> BTreeSet<u16> {
-    let tables = owner.ok(&["exec", "demo/web", "--", "cat", "/proc/net/tcp", "/proc/net/tcp6"]);
+fn listening(vm: &Vm) -> BTreeSet<u16> {
+    let tables = ok(vm, &["exec", "demo/web", "--", "cat", "/proc/net/tcp", "/proc/net/tcp6"]);
     let port = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (_, port) = fields.get(1)?.rsplit_once(':')?;
@@ -61,19 +46,19 @@ fn listening(owner: &Owner) -> BTreeSet<u16> {
 
 #[test]
 fn nothing_else_listens_in_the_guest() {
-    let owner = owner();
-    owner.ok(&["pod", "create", "demo", "--accept-risk=simulated-tee"]);
-    owner.ok(&["run", "demo", &owner.image(), "-d", "--name", "web", "--", "sleep", "100000"]);
-    assert_eq!(listening(&owner), BTreeSet::from([OWNER_PORT]));
+    let vm = Vm::none().unwrap();
+    create(&vm);
+    ok(&vm, &["run", POD, "busybox:latest", "-d", "--name", "web", "--", "sleep", "100000"]);
+    assert_eq!(listening(&vm), BTreeSet::from([OWNER_PORT]));
     let files = ["udp", "udp6", "udplite", "raw", "raw6", "packet"].map(|table| format!("/proc/net/{table}"));
     let command = format!("for f in {}; do [ ! -e $f ] || tail -n +2 $f; done", files.join(" "));
-    assert_eq!(owner.ok(&["exec", "demo/web", "--", "sh", "-c", &command]), "");
+    assert_eq!(ok(&vm, &["exec", "demo/web", "--", "sh", "-c", &command]), "");
 
     // What does listen is found: the same look sees a container's server.
     let server = ["--name", "server", "--", "httpd", "-f", "-p", "8080"];
-    owner.ok(&[&["run", "demo", "busybox:latest", "-d"][..], &server].concat());
-    let found = (0..100).any(|_| listening(&owner) == BTreeSet::from([OWNER_PORT, 8080]));
-    assert!(found, "{:?}", listening(&owner));
+    ok(&vm, &[&["run", POD, "busybox:latest", "-d"][..], &server].concat());
+    let found = (0..100).any(|_| listening(&vm) == BTreeSet::from([OWNER_PORT, 8080]));
+    assert!(found, "{:?}", listening(&vm));
 }
 
 /// A QEMU that is traced: the tracer detaches itself, so that the process keeps its id and its arguments.
@@ -108,22 +93,24 @@ fn calls_in_the_sandbox(trace: &str) -> BTreeSet<&str> {
 
 #[test]
 fn qemu_makes_no_other_system_calls() {
-    let mut owner = owner();
-    let trace = traced_qemu(&owner.folder.path().join("traced"));
-    owner.home = owner.home.clone().with_programs(trace.parent().unwrap());
-    owner.ok(&["pod", "create", "demo", "--accept-risk=simulated-tee"]);
-    let archive = owner.image();
-    owner.ok(&[
-        "run",
-        "demo",
-        &archive,
-        "--rm",
-        "--",
-        "sh",
-        "-c",
-        "dd if=/dev/zero bs=1M count=4 2>/dev/null",
-    ]);
-    owner.ok(&["pod", "rm", "demo"]);
+    let mut vm = Vm::none().unwrap();
+    let trace = traced_qemu(&vm.home.root().join("traced"));
+    vm.home = vm.home.clone().with_programs(trace.parent().unwrap());
+    create(&vm);
+    ok(
+        &vm,
+        &[
+            "run",
+            POD,
+            "busybox:latest",
+            "--rm",
+            "--",
+            "sh",
+            "-c",
+            "dd if=/dev/zero bs=1M count=4 2>/dev/null",
+        ],
+    );
+    ok(&vm, &["pod", "rm", POD]);
 
     let text = String::from_utf8_lossy(&fs::read(&trace).unwrap()).into_owned();
     let seen = calls_in_the_sandbox(&text);
