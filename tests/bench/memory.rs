@@ -12,6 +12,8 @@ use crate::{
 
 /// Memory of the pod whose idling is watched.
 const MEMORY_MIB: u32 = 256;
+/// Memory of the smallest pod that shall do.
+const LEAST_MIB: u32 = 48;
 /// How long it may settle, and how long it is watched.
 const SETTLE: Duration = Duration::from_secs(10);
 const WATCH: Duration = Duration::from_secs(60);
@@ -37,10 +39,10 @@ fn idle(report: &mut Report, home: &Home, source: &str) -> anyhow::Result<()> {
     let mut pods = Pods::of(home);
     pods.create("idle", MEMORY_MIB)?;
     thread::sleep(SETTLE);
-    guest(report, home, "before any container", Budget::AtMost(16.0))?;
+    guest(report, home, "idle", "before any container", Budget::AtMost(16.0))?;
     home.postern(&["run", "idle", source, "-d", "--name", "sleeper", "--", "sleep", "86400"])?.ok()?;
     thread::sleep(SETTLE);
-    guest(report, home, "with busybox's image and a sleeper", Budget::None)?;
+    guest(report, home, "idle", "with busybox's image and a sleeper", Budget::None)?;
     let processes = PodProcesses::of(home, "idle")?;
     let before = times(&processes)?;
     thread::sleep(WATCH);
@@ -67,7 +69,11 @@ fn idle(report: &mut Report, home: &Home, source: &str) -> anyhow::Result<()> {
         processes.all().iter().chain(&second.all()).map(|(_, pid)| pss_mib(*pid)).sum::<Result<_, _>>()?;
     report.value("host memory (Pss) of two such pods / twice one", "", both / (2.0 * together), Budget::None);
     pods.remove("second")?;
-    pods.remove("idle")
+    pods.remove("idle")?;
+    pods.create("least", LEAST_MIB)?;
+    thread::sleep(SETTLE);
+    guest(report, home, "least", "of a pod of 48 MiB, before any container", Budget::AtMost(16.0))?;
+    pods.remove("least")
 }
 
 fn times(processes: &PodProcesses) -> anyhow::Result<Vec<(&'static str, f64)>> {
@@ -75,8 +81,8 @@ fn times(processes: &PodProcesses) -> anyhow::Result<Vec<(&'static str, f64)>> {
 }
 
 /// What the guest says of its memory: what its kernel manages, and what of that is in use.
-fn guest(report: &mut Report, home: &Home, when: &str, budget: Budget) -> anyhow::Result<()> {
-    let inspected = home.postern(&["pod", "inspect", "idle", "--output", "json"])?.ok()?.json()?;
+fn guest(report: &mut Report, home: &Home, pod: &str, when: &str, budget: Budget) -> anyhow::Result<()> {
+    let inspected = home.postern(&["pod", "inspect", pod, "--output", "json"])?.ok()?.json()?;
     let bytes =
         |key: &str| inspected["pod"][key].as_f64().with_context(|| format!("no {key} in pod inspect"));
     let (total, available) = (bytes("memory_total_bytes")?, bytes("memory_available_bytes")?);
