@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{os::fd::OwnedFd, sync::mpsc, thread, time::Duration};
 
 use rustix::{
     io,
@@ -59,9 +59,13 @@ pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
-/// A timer that interrupts the process, of which there is one.
+/// A timer that interrupts the process, of which there is one; a thread that waits, where the kernel has no such timers.
 #[derive(Debug)]
-pub(crate) struct Timer(());
+pub(crate) enum Timer {
+    Interval,
+    /// Whether it rang.
+    Thread(mpsc::Sender<()>, thread::JoinHandle<bool>),
+}
 
 impl Timer {
     /// Calls `ring` after `within`, in the middle of whatever is done then: it may make system calls and nothing else.
@@ -71,13 +75,35 @@ impl Timer {
         if before == libc::SIG_ERR {
             return Err(std::io::Error::last_os_error());
         }
-        Self::set(within)?;
-        Ok(Self(()))
+        match Self::set(within) {
+            Ok(_) => Ok(Self::Interval),
+            // A specialised kernel may leave them out.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Self::thread(within, ring),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn thread(within: Duration, ring: extern "C" fn(libc::c_int)) -> std::io::Result<Self> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let wait = move || {
+            let late = stopped.recv_timeout(within) == Err(mpsc::RecvTimeoutError::Timeout);
+            if late {
+                ring(libc::SIGALRM);
+            }
+            late
+        };
+        Ok(Self::Thread(stop, thread::Builder::new().name("timer".into()).spawn(wait)?))
     }
 
     /// Whether it came before the timer did.
     pub(crate) fn stop(self) -> bool {
-        let in_time = Self::set(Duration::ZERO).is_ok_and(|left| !left.is_zero());
+        let in_time = match self {
+            Self::Interval => Self::set(Duration::ZERO).is_ok_and(|left| !left.is_zero()),
+            Self::Thread(stop, thread) => {
+                drop(stop);
+                thread.join().is_ok_and(|rang| !rang)
+            }
+        };
         // SAFETY: the default is always defined. It is not SIG_IGN, which containers' programs would inherit.
         unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
         in_time
@@ -122,14 +148,17 @@ mod tests {
     /// One test, because a process has one such timer.
     #[test]
     fn a_timer_rings_unless_it_is_stopped() {
-        assert!(Timer::start(Duration::from_secs(3600), ring).unwrap().stop());
-        assert_eq!(RUNG.load(Ordering::SeqCst), 0);
-        let timer = Timer::start(Duration::from_millis(1), ring).unwrap();
-        let deadline = std::time::Instant::now() + Duration::from_secs(60);
-        while RUNG.load(Ordering::SeqCst) == 0 && std::time::Instant::now() < deadline {
-            std::thread::yield_now();
+        for (times, start) in [Timer::start, Timer::thread].into_iter().enumerate() {
+            let times = u32::try_from(times).unwrap();
+            assert!(start(Duration::from_secs(3600), ring).unwrap().stop());
+            assert_eq!(RUNG.load(Ordering::SeqCst), times);
+            let timer = start(Duration::from_millis(1), ring).unwrap();
+            let deadline = std::time::Instant::now() + Duration::from_secs(60);
+            while RUNG.load(Ordering::SeqCst) == times && std::time::Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            assert_eq!(RUNG.load(Ordering::SeqCst), times + 1);
+            assert!(!timer.stop());
         }
-        assert_eq!(RUNG.load(Ordering::SeqCst), 1);
-        assert!(!timer.stop());
     }
 }

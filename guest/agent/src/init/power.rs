@@ -72,7 +72,8 @@ pub fn end_on_panic() {
     }));
 }
 
-/// Ends the guest unless it is disarmed in time. A timer and no thread: that would be half of what it watches over.
+/// Ends the guest unless it is disarmed in time. A timer and, where there are any, no thread: that
+/// would be half of what it watches over.
 #[derive(Debug)]
 pub(super) struct Watchdog(sys::Timer);
 

@@ -36,7 +36,10 @@ use super::{
 use crate::{
     io::{WindowSize, set_window_size},
     runtime::{Failure, FailureKind},
-    spec::user::{Accounts, Identity},
+    spec::{
+        kernel,
+        user::{Accounts, Identity},
+    },
     sys::{self, Fork},
 };
 
@@ -102,13 +105,16 @@ pub(super) fn join_cgroup(cgroup: &JoinCgroup) -> Result<Option<OwnedFd>, Failur
 
 /// The container's namespaces, but for that of control groups: where it bounds delegation (`nsdelegate`, cgroups(7)), a
 /// process in it cannot fork into a group that it is not below itself, so the child enters it, from inside the group.
-/// The user namespace is shared by all, and asking for it would be an error.
+/// The user namespace is shared by all, and asking for it would be an error; so would asking for one that the kernel has not.
 fn container_name_spaces() -> ThreadNameSpaceType {
-    ThreadNameSpaceType::MOUNT
+    let always = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::NETWORK;
+    match kernel::has_ipc() {
+        true => always | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+        false => always,
+    }
 }
 
 /// Enters namespaces of the process that `init` pins. With the mount namespace come its root and working directory.
