@@ -39,7 +39,7 @@ fi
 
 sudo=()
 if [ "$(id -u)" -ne 0 ]; then
-  command -v sudo >/dev/null || { echo "setup: not root and no sudo; install: ${missing[*]}" >&2; exit 1; }
+  command -v sudo >/dev/null || { echo "setup: not root and no sudo; as root run: apt-get update && apt-get install ${missing[*]}" >&2; exit 1; }
   sudo=(sudo env DEBIAN_FRONTEND=noninteractive)
 fi
 echo "setup: ${renew:+renewing the package lists; }${missing[*]:+installing ${missing[*]}}"
