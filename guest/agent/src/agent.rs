@@ -71,6 +71,8 @@ pub async fn serve(
     let address = endpoint.address()?;
     stamps.mark("serving");
     serving(address, &stamps)?;
+    // While those who were told are on their way: nobody is let in before it is done.
+    network.start().await.context("starting the network")?;
 
     let audit = Audit::default();
     let Identity { init_data, acceptor, evidence } = identity;

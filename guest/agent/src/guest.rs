@@ -52,7 +52,7 @@ fn serve(booted: Booted) -> Result<()> {
             program: "/proc/self/exe".into(),
             cgroup_parent: cgroup_parent.to_string_lossy().into_owned(),
             owner_listen: (Ipv4Addr::UNSPECIFIED, OWNER_PORT).into(),
-            network: Arc::new(Netlink::start().await?),
+            network: Arc::new(Netlink::default()),
             rereadable: false,
             settle: init::settle,
             stamps,

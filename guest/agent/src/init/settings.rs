@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_small_pod_keeps_less_back_and_a_large_one_what_its_kernel_wants() {
         assert_eq!(reserve(680, 35_000), None);
-        assert_eq!(reserve(1_956, 246_000), Some(961));
+        assert_eq!(reserve(1_956, 246_000), Some(960));
         assert_eq!(reserve(1_300, 110_000), Some(768));
         assert_eq!(reserve(4_006, 1_003_000), Some(3_917));
         assert_eq!(reserve(16_000, 16_000_000), None);

@@ -32,6 +32,9 @@ pub const MAX_ROUTES: usize = 128;
 
 /// Applies network configuration; the host endpoint calls it while the pod's phase allows.
 pub trait NetworkConfigurator: Send + Sync + Debug {
+    /// Brings the loopback interface up, once, before anything else is asked.
+    fn start(&self) -> BoxFuture<'_, Result<(), NetworkError>>;
+
     /// Finds the interface by its hardware address, gives it its name, addresses and MTU, and brings it up.
     /// Addresses that are not in `config` are taken away.
     fn update_interface(

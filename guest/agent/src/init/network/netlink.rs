@@ -39,13 +39,7 @@ impl std::fmt::Debug for Netlink {
 }
 
 impl Netlink {
-    /// Brings the loopback interface up (the kernel gives it its addresses); call it within the runtime.
-    pub async fn start() -> Result<Self, NetworkError> {
-        let network = Self::default();
-        network.loopback_up().await?;
-        Ok(network)
-    }
-
+    /// The kernel gives it its addresses.
     async fn loopback_up(&self) -> Result<(), NetworkError> {
         let mut connection = self.lock().await?;
         // The loopback device of a network namespace is always its first (net/core/dev.c, LOOPBACK_IFINDEX).
@@ -154,6 +148,10 @@ impl Netlink {
 }
 
 impl NetworkConfigurator for Netlink {
+    fn start(&self) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.loopback_up().boxed()
+    }
+
     fn update_interface(
         &self,
         config: InterfaceConfig,

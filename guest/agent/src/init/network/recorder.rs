@@ -62,6 +62,10 @@ impl Recorder {
 }
 
 impl NetworkConfigurator for Recorder {
+    fn start(&self) -> BoxFuture<'_, Result<(), NetworkError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
     fn update_interface(
         &self,
         config: InterfaceConfig,

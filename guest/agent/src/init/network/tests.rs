@@ -171,6 +171,18 @@ async fn keeps_its_promises(network: &dyn NetworkConfigurator) {
     assert!(matches!(crowded, Err(NetworkError::TooMany { what: "routes", .. })), "{crowded:?}");
 }
 
+/// IPv6 only on an interface that has such an address, and again when it gets one.
+async fn speaks_no_more_than_it_was_told(network: &dyn NetworkConfigurator) {
+    let switch = || std::fs::read_to_string("/proc/sys/net/ipv6/conf/net0/disable_ipv6");
+    for (address, bits, disabled) in [("10.0.3.1", 24, "1"), ("fd00::16", 64, "0"), ("10.0.3.1", 24, "1")] {
+        let wanted = config("net0", &[(address, bits)]);
+        assert_eq!(network.update_interface(wanted.clone()).await.unwrap(), wanted);
+        assert_eq!(network.interfaces().await.unwrap(), std::slice::from_ref(&wanted));
+        // A kernel without IPv6 has no switch.
+        assert!(switch().is_ok_and(|text| text.trim() == disabled) || switch().is_err(), "{address}");
+    }
+}
+
 #[tokio::test]
 async fn the_recorder() {
     let network = Recorder::default();
@@ -203,7 +215,8 @@ fn the_kernel() {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let network = Netlink::start().await.unwrap();
+            let network = Netlink::default();
+            network.start().await.unwrap();
             assert_eq!(network.interfaces().await.unwrap(), []);
             make_card().await;
             let absent: HardwareAddress = "02:00:00:00:00:02".parse().unwrap();
@@ -214,6 +227,7 @@ fn the_kernel() {
                 "{refused:?}"
             );
             keeps_its_promises(&network).await;
+            speaks_no_more_than_it_was_told(&network).await;
             keeps_what_network_plugins_add(&network).await;
             // Loopback is up and still the guest's own.
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
