@@ -13,17 +13,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use postern_layer::{Chunk, FormatError, Kind, Record, Records};
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{AtFlags, Mode, OFlags, Timespec, Timestamps},
     io::Errno,
 };
-use tar::EntryType;
 
 use super::place::Landing;
 
 /// Deepest directory that is made, and so the most descriptors in use.
 const MAX_DEPTH: usize = 128;
+/// Longest path that is read: so many names of the longest kind.
+const MAX_PATH: usize = MAX_DEPTH * 256;
 
 /// Why unpacking stopped.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +35,7 @@ pub(crate) enum UnpackError {
     #[error("cannot open {}", path.display())]
     Destination { path: PathBuf, source: io::Error },
     #[error("the stream cannot be read")]
-    Stream(#[source] io::Error),
+    Stream(#[from] FormatError),
     #[error("the container sent the path {0:?}, which leads out of the copy")]
     Escape(String),
     #[error("the container sent a second tree, {0:?}")]
@@ -72,11 +74,11 @@ pub(crate) fn unpack(stream: impl Read, landing: &Landing) -> Result<Unpacked, U
             })?;
     let mut unpacker =
         Unpacker { root, landing, top: None, made: BTreeMap::new(), done: Unpacked::default() };
-    let mut archive = tar::Archive::new(stream);
+    let mut records = Records::new(stream, MAX_PATH);
     let mut any = false;
-    for entry in archive.entries().map_err(UnpackError::Stream)? {
+    while let Some(record) = records.next_record()? {
         any = true;
-        unpacker.entry(entry.map_err(UnpackError::Stream)?)?;
+        unpacker.entry(record, &mut records)?;
     }
     if !any {
         return Err(UnpackError::Empty);
@@ -97,33 +99,25 @@ struct Unpacker<'a> {
 }
 
 impl Unpacker<'_> {
-    fn entry<R: Read>(&mut self, mut entry: tar::Entry<'_, R>) -> Result<(), UnpackError> {
-        let sent = parts(&entry.path_bytes())?;
+    fn entry<R: Read>(&mut self, record: Record, content: &mut Records<R>) -> Result<(), UnpackError> {
+        let sent = parts(&record.path)?;
         let is_top = self.top.is_none();
         let top = self.top.get_or_insert_with(|| sent.first().cloned()).clone();
         let parts = self.place(&sent, top.as_ref())?;
-        let kind = entry.header().entry_type();
-        if is_top && self.landing.must_be_directory && kind != EntryType::Directory {
+        if is_top && self.landing.must_be_directory && record.kind != Kind::Directory {
             return Err(UnpackError::NotADirectory);
         }
-        let mode = entry.header().mode().unwrap_or(0o644) & 0o777;
-        let mtime = entry.header().mtime().unwrap_or(0);
-        match kind {
-            EntryType::Directory => self.directory(parts, mode, mtime),
-            EntryType::Regular | EntryType::Continuous => self.file(&parts, mode, mtime, &mut entry),
-            // A few bytes of one would fill the disk, and no pod sends any.
-            EntryType::GNUSparse => Err(UnpackError::Sparse(joined(&parts))),
-            EntryType::Symlink => {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-                self.symlink(&parts, OsStr::from_bytes(&target), is_top)
-            }
-            EntryType::Link => {
-                let target = self::parts(&entry.link_name_bytes().unwrap_or_default())?;
-                let target = self.place(&target, top.as_ref())?;
+        let mode = record.mode & 0o777;
+        let mtime = u64::try_from(record.mtime.0).unwrap_or(0);
+        match record.kind {
+            Kind::Directory => self.directory(parts, mode, mtime),
+            Kind::File => self.file(&parts, mode, mtime, content),
+            Kind::Symlink(target) => self.symlink(&parts, OsStr::from_bytes(&target), is_top),
+            Kind::HardLink(target) => {
+                let target = self.place(&self::parts(&target)?, top.as_ref())?;
                 self.hard_link(&parts, &target)
             }
-            EntryType::XGlobalHeader => Ok(()),
-            _ => {
+            Kind::Fifo | Kind::Device => {
                 self.skip(&parts, "is a device or a pipe");
                 Ok(())
             }
@@ -189,7 +183,7 @@ impl Unpacker<'_> {
         parts: &[OsString],
         mode: u32,
         mtime: u64,
-        content: &mut impl Read,
+        content: &mut Records<impl Read>,
     ) -> Result<(), UnpackError> {
         let (parent, name) = self.open_parent(parts)?;
         let path = self.landing.parent.join(joined(parts));
@@ -323,16 +317,16 @@ fn rename(parent: &OwnedFd, temporary: &str, name: &OsStr) -> Result<(), Errno> 
     })
 }
 
-/// Copies `content` into `file`, telling a failing stream from a failing disk.
-fn copy(content: &mut impl Read, file: &File, path: &Path) -> Result<u64, UnpackError> {
+/// Copies an entry's `content` into `file`, telling a failing stream from a failing disk.
+fn copy(content: &mut Records<impl Read>, file: &File, path: &Path) -> Result<u64, UnpackError> {
     let mut buffer = vec![0; 256 << 10];
     let mut total = 0;
     loop {
-        let read = match content.read(&mut buffer) {
-            Ok(0) => return Ok(total),
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(UnpackError::Stream(error)),
+        let read = match content.data(&mut buffer)? {
+            Chunk::End => return Ok(total),
+            Chunk::Data(read) => read,
+            // A few bytes of a sparse file would fill the disk, and no pod sends any.
+            Chunk::Hole(_) => return Err(UnpackError::Sparse(path.to_owned())),
         };
         io::Write::write_all(&mut &*file, &buffer[..read])
             .map_err(|source| UnpackError::Write { path: path.to_owned(), source })?;

@@ -2,6 +2,8 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
+use tar::EntryType;
+
 use super::*;
 
 struct Stream(tar::Builder<Vec<u8>>);
@@ -164,6 +166,18 @@ fn an_interrupted_stream_leaves_no_half_file() {
     assert!(matches!(unpack(stream, &landing(&inner, Some("x"))), Err(UnpackError::Stream(_))));
     assert_eq!(names(&inner), ["x"]);
     assert_eq!(fs::read_to_string(inner.join("x")).unwrap(), "old");
+}
+
+#[test]
+fn a_name_without_end_is_not_read() {
+    let (_outer, inner) = destination();
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(EntryType::GNULongName);
+    header.set_size(8 << 30);
+    header.set_cksum();
+    let stream = io::Read::chain(&header.as_bytes()[..], io::repeat(b'x').take(8 << 30));
+    let refused = unpack(stream, &landing(&inner, None));
+    assert!(matches!(refused, Err(UnpackError::Stream(FormatError::ExtensionTooLong { .. }))), "{refused:?}");
 }
 
 #[test]
