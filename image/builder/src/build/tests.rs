@@ -1,7 +1,7 @@
 //! The same inputs give the same bytes anywhere, other inputs give other ones, and a broken build leaves no image.
 
 use super::*;
-use crate::test_files;
+use crate::{kernel::Specialised, test_files};
 
 const RELEASE: &str = "6.1.0-test";
 
@@ -78,6 +78,23 @@ fn another_module_is_another_image() {
     let after = inputs.build(&inputs.directory.path().join("b"));
     assert_ne!(before[2].1, after[2].1);
     assert_ne!(before[0].1, after[0].1);
+}
+
+#[test]
+fn a_kernel_without_acpi_is_said_to_be_one() {
+    let inputs = Inputs::new();
+    let uses_acpi = |config: &str| {
+        let specialised = Specialised { profile: "p".into(), config: config.into(), drivers: Vec::new() };
+        let mut kernel = inputs.kernel();
+        kernel.specialised = Some(specialised);
+        let image = build(&inputs.agent(), &kernel, &inputs.directory.path().join("image")).unwrap();
+        image.manifest.uses_acpi()
+    };
+    assert!(uses_acpi("CONFIG_ACPI=y\nCONFIG_PCI=y\n"));
+    assert!(!uses_acpi("# CONFIG_ACPI is not set\nCONFIG_HAVE_ACPI_APEI=y\n"));
+    // A distribution's kernel has it.
+    build(&inputs.agent(), &inputs.kernel(), &inputs.directory.path().join("image")).unwrap();
+    assert!(ImageManifest::load(&inputs.directory.path().join("image")).unwrap().uses_acpi());
 }
 
 #[test]
