@@ -41,7 +41,7 @@ struct Taken {
 
 impl Taken {
     /// From the kernel's entry to an agent that is up. Two boots: one tells its entry and ends there.
-    fn from_entry(&self) -> f64 {
+    fn since_entry(&self) -> f64 {
         self.to_agent.median() - self.to_entry.median()
     }
 }
@@ -87,14 +87,14 @@ pub(crate) fn run(report: &mut Report) -> anyhow::Result<()> {
         }
         report.samples("machine start to agent up", "ms", &taken.to_agent, Budget::None);
         report.samples("machine start to kernel entry", "ms", &taken.to_entry, Budget::None);
-        report.value("kernel entry to agent up", "ms", taken.from_entry(), Budget::None);
+        report.value("kernel entry to agent up", "ms", taken.since_entry(), Budget::None);
         report.samples("pod create to attested tunnel", "ms", &taken.to_tunnel, Budget::None);
         report.samples("vmm start to first container output", "ms", &taken.to_output, Budget::None);
     }
     if let [specialised, microvm, q35] = taken.as_slice() {
         report.section("what the specialised kernel is worth");
         let ratio = |one: &Samples, other: &Samples| one.median() / other.median();
-        let agent = specialised.from_entry() / microvm.from_entry();
+        let agent = specialised.since_entry() / microvm.since_entry();
         report.value("kernel entry to agent up, both on microvm", "x", agent, Budget::AtMost(0.28));
         let agent = ratio(&specialised.to_agent, &microvm.to_agent);
         report.value("machine start to agent up, both on microvm", "x", agent, Budget::AtMost(0.28));
